@@ -31,6 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "512 hardest": {"model.threshold": None},
     "1024 hardest": {"model.min_kept": 1024, "model.threshold": None},
     "up to 0.6, 512 at least": {},
+    "up to 0.6, 512 at least, in the second half": {"model.bootstrap_after": 0.5},
     "up to 0.6, field of view 48": {"model.dilation": 1},
     "up to 0.6, field of view 80": {"model.dilation": 2},
     "up to 0.6, field of view 176": {"model.dilation": 5},

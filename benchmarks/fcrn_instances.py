@@ -107,7 +107,7 @@ def measure_ceiling(model: Any, truth: Annotations) -> dict[str, float]:
 
 
 class TrueNetwork(nn.Module):
-    """The true boxes of the cells of one image, in place of the localization network of a model."""
+    """The true boxes of the cells of one image, instead of what the localization network of a model predicts."""
 
     def __init__(self, model: FCRNInstances, one: Annotations) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
-"""Put a trained BoxCaseg into the package: weights in half precision, and an ONNX file that uses the same weights.
+"""Put a trained model into the package: weights in half precision, and of a BoxCaseg an ONNX file that uses the same.
 
     python benchmarks/ship.py runs/boxcaseg2 boxcaseg
     python benchmarks/ship.py runs/stage1 runs/stage2 boxcaseg     # the mean of both, as stage 2 continues stage 1
     python benchmarks/ship.py --onnx boxcaseg             # write the ONNX file of bundled weights again
+    python benchmarks/ship.py runs/objects2 boxinst
 
 The card, README.md beside the weights, is written by hand.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,8 +26,10 @@ from torch import nn
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.onnx import describe, trace
 from boxel.models import io
+from boxel.training.recipe import read_config
 from boxel.utils.files import atomic_path
 
+LOSS_WEIGHTS = ("hint_weight", "projection_weight", "affinity_weight")
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights"
 
 
@@ -39,10 +43,24 @@ def main() -> None:
     target = WEIGHTS / args.name
     if not args.onnx:
         model = average(args.runs)
-        io.save(model.half(), target, model.settings, model.categories)  # type: ignore[arg-type]
-    write_onnx(target)
-    for file in ("model.safetensors", "model.onnx"):
-        print(f"{target / file}: {(target / file).stat().st_size / 1e6:.2f} MB")
+        io.save(model.half(), target, shipped_settings(model.settings), model.categories)  # type: ignore[arg-type]
+    if args.onnx or model.settings["method"] == "boxcaseg":
+        write_onnx(target)
+    for file in sorted([*target.glob("*.safetensors"), *target.glob("*.onnx")]):
+        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+
+
+def shipped_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run that concern others: of the model, and of a detector the sizes of images.
+
+    Who starts from a detector that has learned from masks of `boxcaseg` learns from boxes, with the losses of the small
+    recipe.
+    """
+    kept = {name: settings[name] for name in ("method", "model", "augment") if name in settings}
+    if settings["method"] != "boxinst":
+        return settings
+    weights = {name: read_config("boxinst-small").model.__dict__[name] for name in LOSS_WEIGHTS}
+    return kept | {"model": settings["model"] | weights}
 
 
 def average(runs: Sequence[Path]) -> nn.Module:

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 
 from boxel.data.samples import sample_images
+from boxel.evaluation import evaluate
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
 from boxel.labeling.quality import find_calibration
 from boxel.models.io import load
 from boxel.models.pretrained import BUNDLED, model_folder
+
+TEACHERS = ("boxcaseg", "boxcaseg-boxes")
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -19,12 +22,24 @@ def test_it_is_small_and_says_what_it_is(name):
     card = (folder / "README.md").read_text()
     assert card.startswith(f"# Model card: `{name}`")
     assert all(f"**{part}" in card for part in ("Learned from", "Licenses", "Made by", "Results", "Limits"))
+    assert load(name) is not None
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_teacher_is_calibrated_and_chooses_thresholds(name):
     assert find_calibration(name) is not None
     assert load(name).config.threshold is None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUNDLED)
+def test_the_detector_finds_objects_of_real_photos():
+    """Photos of installed packages, with boxes drawn by hand, that no training has seen."""
+    truth = sample_images().class_agnostic()
+    assert evaluate("boxinst", truth, boundary=False).metrics["box"]["AP50"] > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TEACHERS)
 def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
     # Photos of installed packages, with outlines drawn by hand, that no training has seen.
     truth = sample_images()

@@ -54,6 +54,23 @@ def test_without_a_recipe_the_settings_of_the_run_to_start_from_are_taken():
         assert model == config(backbone="tf_efficientnet_lite2")
 
 
+def test_a_recipe_names_what_it_starts_from_unless_the_user_does():
+    small = {"config": "boxinst-small", "out": None}
+    run = resolve_run("boxinst", init=None, settings={}, **small)
+    assert run.init == "boxinst" and run.settings.model.neck_channels == 96
+    assert resolve_run("boxinst", init="boxcaseg", settings={}, **small).init == "boxcaseg"
+    for network in ({"model.backbone": "tf_efficientnet_lite2"}, {"model": {"weights": "none"}}):
+        assert resolve_run("boxinst", init=None, settings=network, **small).init is None
+    assert resolve_run("boxinst", init="tf_efficientnet_lite0", settings={}, **small).init is None
+    assert resolve_run("boxinst", "coco-small", None, None, {}).init is None
+
+
+def test_the_network_to_start_from_takes_the_other_settings_of_a_small_recipe():
+    run = resolve_run("boxinst", None, "fcos_resnet50_fpn", None, {}, small="boxinst-small")
+    assert run.settings.model == BoxInstConfig(backbone="resnet50.tv_in1k", level_scale=1.0)
+    assert (run.recipe, run.settings.optim.name) == ("boxinst-small", "adamw")
+
+
 def test_of_another_detector_the_backbone_alone_is_taken(tmp_path):
     model = {"backbone": "resnet10t", "neck": "bifpn"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"method": "boxinst", "model": model}))

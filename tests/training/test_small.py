@@ -22,10 +22,10 @@ def test_the_small_recipe_is_for_machines_without_a_gpu(gpu, caplog):
     caplog.set_level("INFO", logger="boxel")
     chosen = choose_recipe("boxinst", {"epochs": 3})
     assert chosen == (None if gpu else "boxinst-small")
-    announce_recipe(chosen, None)
+    announce_recipe(chosen)
     assert ("by the recipe `boxinst-small`" in caplog.text) != gpu
     caplog.clear()
-    announce_recipe("coco-small", "coco-small")
+    announce_recipe(None)
     assert not caplog.text
 
 

@@ -23,7 +23,7 @@ FOLDER = Path(str(files("boxel") / "recipes"))
 DESCRIPTION = ("about", "published", "trained_on", "measured")
 """Keys that describe one recipe; a recipe that builds on it does not inherit them."""
 
-NOT_SETTINGS = ("method", *DESCRIPTION, "paper", "measure", "assumed_images")
+NOT_SETTINGS = ("method", *DESCRIPTION, "paper", "measure", "assumed_images", "init")
 """All keys of a recipe that are not settings of the run."""
 
 LENGTH_RATIO = 2  # how far a dataset may be from the assumed number of images for the recipe's own length
@@ -107,6 +107,18 @@ def list_recipes() -> list[Recipe]:
         texts = [None if value is None else str(value) for value in described]
         recipes.append(Recipe(name, values["method"], values["about"], values.get("assumed_images"), *texts))
     return recipes
+
+
+def read_init(recipe: str | Path | Mapping[str, object] | None) -> str | None:
+    """Return the model that a recipe starts from if the user names none.
+
+    Examples:
+        >>> read_init("boxinst-small"), read_init("coco-small")
+        ('boxinst', None)
+    """
+    values = {} if recipe is None else _read(recipe)
+    init = values.get("init")
+    return None if init is None else str(init)
 
 
 def fit_length(

@@ -52,8 +52,8 @@ def train(
         masks: Annotations whose masks are added to `data` by annotation id.
         config: A recipe (a YAML file or its content) or a :class:`TrainConfig`. None: on a machine without a GPU the
             method's small recipe, unless `settings` choose a network; else the settings of its paper.
-        init: Model folder, bundled model, detector of torchvision or backbone of timm to start from. Weights that do
-            not fit stay new, which frozen ones must not. Without `config`, the settings of the model are its own too.
+        init: Model folder, bundled model, detector of torchvision or backbone of timm to start from; None for that of
+            the recipe. What does not fit stays new. Without `config`, the settings of the model are its own too.
         resume: Continue the run in `out`.
         **settings: Settings that override `config`, by their path (``epochs=12``, ``**{"model.tau": 0.2}``); those of
             `data` also by their names alone (``categories=["person"]``). Some methods take further inputs: `salient`
@@ -70,12 +70,12 @@ def train(
         >>> model = boxel.train("boxinst", "boxes.json", images="images", epochs=12)  # doctest: +SKIP
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
-    recipe = choose_recipe(method, settings) if config is None and init is None else config
-    run = resolve_run(method, recipe, init, out, settings)
+    small = choose_recipe(method, settings) if config is None else None
+    run = resolve_run(method, config, init, out, settings, small)
     sources = _check_sources(data, val, masks)
     if not resume:
         check_unused(run.out)
-    announce_recipe(recipe, config)
+    announce_recipe(small)
     from boxel.training.prepare import prepare_data
 
     prepared = prepare_data(run, sources, images, val, val_images, masks)
@@ -96,7 +96,7 @@ def train(
         processes = start_processes(run.settings)
         if processes.is_global_zero:
             given = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}
-            write_record(run, {**given, "init": init, **run.inputs}, prepared, processes, resume)
+            write_record(run, {**given, "init": init or run.init, **run.inputs}, prepared, processes, resume)
         model = build_model(run, prepared.classes, resume)
         if not fit(run, label_boxes(run, prepared, processes), model, processes, checkpoint):
             return None

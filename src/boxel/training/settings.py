@@ -10,7 +10,8 @@ from typing import Any
 
 from boxel.methods import METHODS, Method, get_method
 from boxel.training.config import ALIASES, SEGMENTS, TrainConfig
-from boxel.training.recipe import read_config
+from boxel.training.recipe import read_config, read_init
+from boxel.training.small import NETWORK
 from boxel.utils.errors import BoxelError, MissingExtraError, UsageError, one_line
 
 LAST = Path("checkpoints", "last.ckpt")  # in the folder of a run
@@ -44,13 +45,16 @@ def resolve_run(
     init: str | Path | None,
     out: str | Path | None,
     settings: Mapping[str, Any],
+    small: str | None = None,
 ) -> Run:
-    """Settle what a run is to do; the arguments are those of :func:`boxel.train`."""
+    """Settle what a run is to do; the arguments are those of :func:`boxel.train`, and its recipe without `config`."""
     parts = get_method(method)
     inputs, changes = _split_inputs(parts, settings)
-    if isinstance(config, TrainConfig):
-        config = asdict(config)
-    if init is not None:
+    recipe = small if config is None else asdict(config) if isinstance(config, TrainConfig) else config
+    values = recipe
+    if init is None:
+        init = None if any(name in changes for name in NETWORK) else read_init(recipe)
+    else:
         from boxel.training.start_weights import is_backbone, read_start_settings
 
         if is_backbone(init):
@@ -63,8 +67,9 @@ def resolve_run(
             other = get_method(name)
             if other.kind != parts.kind or (other is not parts and parts.kind == "detector"):
                 model = {"backbone": model["backbone"]}  # all that their networks have in common
-            config = {"model": model}
-    resolved = read_config(config, parts.name, **changes)
+            # Of a recipe that nobody named, no setting of the network counts.
+            values = {"base": small, "model": asdict(read_config(None, parts.name).model) | model}
+    resolved = read_config(values, parts.name, **changes)
     if resolved.label == SEGMENTS and parts.name != "boxsup":
         raise UsageError(
             f"{parts.name} has no candidate segments to choose among; name a teacher of `boxel label` with `label`."
@@ -74,7 +79,7 @@ def resolve_run(
         from boxel.training.finetune import read_semantic_config
 
         resolved.model.semantic = read_semantic_config(inputs["semantic"])
-    return Run(parts, resolved, Path("runs", parts.name) if out is None else Path(out), inputs, config, init)
+    return Run(parts, resolved, Path("runs", parts.name) if out is None else Path(out), inputs, recipe, init)
 
 
 def is_finished(out: Path) -> bool:

@@ -29,9 +29,9 @@ def choose_recipe(method: str, settings: Mapping[str, Any]) -> str | None:
     return None if device == "auto" and has_gpu() else get_method(method).small
 
 
-def announce_recipe(chosen: object, given: object) -> None:
-    """Log which recipe was chosen if none was given."""
-    if chosen is not given:
+def announce_recipe(chosen: str | None) -> None:
+    """Log which recipe was chosen, if one was."""
+    if chosen is not None:
         logger.info(
             "training on the CPU, so by the recipe `%s`, which is small; `config` names another", chosen
         )

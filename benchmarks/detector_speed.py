@@ -4,7 +4,7 @@ Both have one ResNet-50 of random weights with frozen batch norm, the stem and f
 pyramid of 256 channels and 80 classes. Inference is made to give 100 detections (all score thresholds 0) and
 ends with masks of the image's size: floats from torchvision, run-length codes from BoxInst. A training step is
 forward, backward and SGD with momentum; its rate is 0, so that every repetition does the same work. Mask R-CNN
-learns from masks, BoxInst from boxes.
+learns from masks, BoxInst from boxes. FLOPs count all convolutions as if they were direct.
 
 All models and settings take turns in one run; times are medians. Memory on a CPU is the growth of the
 resident set's high-water mark over one call, in a process of its own, read from /proc (Linux); on a GPU it is
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from _record import Table, arguments
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from torchvision.models import resnet50
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -171,14 +171,20 @@ class Runner:
         return torch.autocast(self.device, dtype=self.setting.dtype if half else None, enabled=half)
 
 
+def count_winograd(x: list[int], weight: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
+    """FLOP of a convolution by NNPACK as if it were computed directly."""
+    return conv_flop_count(x, weight, out_shape)
+
+
 def count(runner: Runner, part: str, scene: Scene) -> float:
-    """GFLOP of convolutions and matrix products; also prints what random weights make of the scene."""
+    """GFLOP of convolutions, as if direct, and of matrix products; prints what random weights make of the scene."""
     regions: list[int] = []
     hooks = []
     if runner.name == "mask_rcnn":
         head = runner.model.roi_heads.mask_head
         hooks.append(head.register_forward_pre_hook(lambda _, inputs: regions.append(len(inputs[0]))))
-    with FlopCounterMode(display=False) as counter:
+    formulas = {torch.ops.aten._nnpack_spatial_convolution: count_winograd}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         result = runner.run(part, scene)
     for hook in hooks:
         hook.remove()

@@ -35,6 +35,22 @@ def test_frozen_batch_norm_equals_the_trained_one_in_evaluation():
     assert not list(frozen.parameters())
 
 
+def test_frozen_batch_norm_has_the_gradient_of_the_trained_one_and_keeps_no_map():
+    norm = trained_batch_norm().eval()
+    frozen = exchange_batch_norm(norm, "frozen_bn").train()
+    maps = torch.randn(2, 4, 5, 6)
+    kept = []
+    gradients = []
+    for layer in (frozen, norm):
+        x = maps.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+            result = layer(x)
+        result.sin().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
+    assert kept[0] == (4,) and kept.count(maps.shape) == 1  # that of the trained one
+
+
 def test_group_norm_keeps_scale_shift_and_eps():
     norm = trained_batch_norm()
     group_norm = exchange_batch_norm(norm, "gn")

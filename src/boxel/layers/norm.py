@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
+import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, GroupNormAct, convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d
 
 from boxel.layers.types import Norm
@@ -97,8 +99,24 @@ class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize feature maps; the shape stays."""
-        x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        learns = x.requires_grad and not torch.jit.is_tracing()
+        normalize = _FrozenBatchNorm.apply if learns else F.batch_norm
+        x = normalize(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return self.act(self.drop(x))
+
+
+class _FrozenBatchNorm(torch.autograd.Function):
+    """Batch norm of fixed statistics, scale and shift, which keeps no feature map for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        ctx.save_for_backward(weight * (var + rest[-1]).rsqrt())
+        return F.batch_norm(x, mean, var, weight, *rest)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (grad * ctx.saved_tensors[0][:, None, None]).to(grad.dtype), *[None] * 7
 
 
 def _replace_batch_norms(module: nn.Module, replace: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:

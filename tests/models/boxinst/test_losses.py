@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection.fcos import FCOSHead
-from torchvision.ops import generalized_box_iou
+from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
 from boxel.losses.area import area_loss
@@ -16,7 +16,7 @@ from boxel.masks.spans import box_spans
 from boxel.models.boxinst import BoxInstConfig
 from boxel.models.boxinst import losses as module
 from boxel.models.boxinst.heads import HeadOutput
-from boxel.models.boxinst.losses import detection_losses, mask_losses
+from boxel.models.boxinst.losses import _FocalLoss, detection_losses, mask_losses
 from boxel.models.boxinst.matching import cell_centers, centerness, side_distances
 
 LN2 = math.log(2)
@@ -446,3 +446,19 @@ def test_padding_changes_no_mask_loss(options):
     plain, more = mask_losses(**case, config=config), mask_losses(**padded, config=config)
     for name, loss in plain.items():
         torch.testing.assert_close(more[name], loss)
+
+
+def test_focal_loss_is_torchvisions_and_keeps_only_its_gradient():
+    logits = torch.linspace(-30, 30, 400).reshape(4, 100)
+    target = (torch.arange(400) % 3 == 0).float().reshape(4, 100)
+    kept, results = [], []
+    for loss in (_FocalLoss.apply, lambda x, y: sigmoid_focal_loss(x, y, alpha=0.25, gamma=2.0)):
+        x = logits.clone().requires_grad_()
+        count = len(kept)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            value = loss(x, target)
+        results.append((value.detach(), torch.autograd.grad(value.sin().sum(), x)[0], len(kept) - count))
+    (ours, our_grad, our_kept), (theirs, their_grad, _) = results
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(our_grad, their_grad, rtol=1e-5, atol=1e-6)
+    assert our_kept == 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from boxel.layers.decoder import upsample
 from boxel.layers.norm import exchange_batch_norm, group_norm
+from boxel.layers.recompute import recompute
 from boxel.layers.types import Norm
 from boxel.models.boxinst.matching import STRIDES
 
@@ -51,12 +52,11 @@ class Head(nn.Module):
         """Predict at every location of P3 to P7, (B, channels, H / stride, W / stride) each."""
         logits, distances, centerness, towers = [], [], [], []
         for level, (features, stride) in enumerate(zip(pyramid, STRIDES, strict=True)):
-            tower = self.box_tower(features)
+            tower = recompute(self.box_tower, features)
             towers.append(tower)
-            logits.append(_flatten(self.classify(self.class_tower(features))))
-            with torch.autocast(
-                tower.device.type, enabled=False
-            ):  # bfloat16 cannot place a side of 1000 pixels
+            logits.append(_flatten(recompute(lambda x: self.classify(self.class_tower(x)), features)))
+            # bfloat16 cannot place a side of 1000 pixels.
+            with torch.autocast(tower.device.type, enabled=False):
                 sides = F.relu(self.scales[level] * self.regress(tower.float()))
             distances.append(_flatten(sides * stride))
             centerness.append(_flatten(self.center(tower)).squeeze(-1))

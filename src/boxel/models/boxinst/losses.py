@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+from torch.autograd.function import once_differentiable
+from torchvision.ops import generalized_box_iou_loss
 
 from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
 from boxel.losses.area import area_loss
@@ -33,7 +36,7 @@ def detection_losses(
     target = torch.zeros_like(logits)
     image_index, location = positive.nonzero(as_tuple=True)
     target[image_index, location, gt_labels] = 1.0
-    focal = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0).masked_fill(ignored[..., None], 0.0)
+    focal = _FocalLoss.apply(logits, target).masked_fill(ignored[..., None], 0.0)
 
     points = points[location]
     gt_centerness = centerness(side_distances(points, gt_boxes))
@@ -122,6 +125,27 @@ def mask_losses(
             projection = projection_loss(masked_logits, *spans, config.projection_loss)
             losses["mask"] = (projection.sum() + pairwise * len(masked_logits)) / total
         return losses
+
+
+class _FocalLoss(torch.autograd.Function):
+    """torchvision's `sigmoid_focal_loss` (alpha 0.25, gamma 2), of which only the gradient is kept.
+
+    It is ``-alpha_t q^2 log(1 - q)`` with q = 1 - p_t, and the derivative follows from ``dq = q (1 - q)``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        sign = 1 - 2 * target
+        wrong = (logits * sign).sigmoid()
+        entropy = F.softplus(logits * sign)
+        weight = (0.75 - 0.5 * target) * wrong.square()
+        ctx.save_for_backward(sign * weight * torch.addcmul(wrong, 1 - wrong, entropy, value=2))
+        return weight * entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.saved_tensors[0], None
 
 
 def _mean_over_processes(*values: Tensor) -> list[Tensor]:

@@ -16,6 +16,8 @@ from boxel.layers.bifpn import BiFPN
 from boxel.layers.dynamic import COORDINATE_UNIT, dynamic_masks, num_dynamic_params, upsample_twice
 from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
+from boxel.layers.recompute import recompute
+from boxel.layers.winograd import use_winograd
 from boxel.losses.affinity import valid_pixels, warmup_weight
 from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.heads import Head, HeadOutput, MaskBranch
@@ -39,6 +41,8 @@ from boxel.models.detector import (
     paste_masks,
     separate_crowds,
 )
+
+MASK_CHUNK = 16  # masks computed at once on a CPU: their hidden maps take little memory
 
 
 class BoxInst(Detector):
@@ -80,6 +84,7 @@ class BoxInst(Detector):
             *(config.neck_channels, config.mask_channels, config.mask_features, config.mask_convs),
             norm=config.mask_norm,
         )
+        use_winograd(self)
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
@@ -212,9 +217,12 @@ class BoxInst(Detector):
         params = self.head.predict_mask_params(maps.head.towers, image_index, location)
         centers = maps.locations.points[location]
         scales = COORDINATE_UNIT * maps.locations.strides[location]
-        return upsample_twice(
-            dynamic_masks(maps.mask_features, params, image_index, centers, scales, self.config.mask_width)
-        )
+        count = MASK_CHUNK if params.device.type == "cpu" else max(len(params), 1)
+        masks = [
+            recompute(dynamic_masks, maps.mask_features, *part, self.config.mask_width)
+            for part in zip(*(t.split(count) for t in (params, image_index, centers, scales)), strict=True)
+        ]
+        return upsample_twice(torch.cat(masks))
 
     def _select(self, maps: Maps, image: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Select the best locations of one image by threshold and number per level, then by NMS.

@@ -40,9 +40,8 @@ def main() -> None:
         ends = [mean - [min(values) for values in found], [max(values) for values in found] - mean]
         axes.errorbar(range(len(kinds)), mean, ends, marker="o", capsize=3, label=SETS[name])
     axes.set_xticks(range(len(kinds)), [f"{KINDS[kind]:.0%}" for kind in kinds])
-    axes.set(
-        xlabel="share of the boxes that have a mask too", ylabel="mask AP on other images", ylim=(0, None)
-    )
+    axes.set(xlabel="share of the boxes that have a mask too", ylabel="mask AP on other images")
+    axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(args.out, dpi=120)

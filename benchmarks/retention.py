@@ -96,7 +96,7 @@ RUNS = {
     "FCRN, masks": Kind("fcrn", "fcrn-coco-small"),
     "FCRN, boxes": Kind("fcrn", "fcrn-coco-small", LABELS, "FCRN, masks"),
     "FCRN, boxes, 10% with masks": Kind("fcrn", "fcrn-coco-small", LABELS, "FCRN, masks", 0.1),
-    "BoxSup, masks": Kind("boxsup", "boxsup-small", {"label": None}),
+    "BoxSup, masks": Kind("boxsup", "boxsup-small", LABELS),  # none is missing
     "BoxSup, boxes": Kind("boxsup", "boxsup-small", LABELS, "BoxSup, masks"),
     "BoxSup, boxes alone": Kind("boxsup", "boxsup-small", {"label": "segments"}, "BoxSup, masks"),
     "BoxSup, boxes, 10% with masks": Kind("boxsup", "boxsup-small", LABELS, "BoxSup, masks", 0.1),

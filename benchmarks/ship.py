@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ import torch
 from _record import arguments
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
-from torch import nn
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.onnx import describe, trace
 from boxel.models import io
+from boxel.models.pretrained import read_method
 from boxel.training.recipe import read_config
 from boxel.utils.files import atomic_path
 
@@ -43,27 +44,26 @@ def main() -> None:
     target = WEIGHTS / args.name
     if not args.onnx:
         model = average(args.runs)
-        io.save(model.half(), target, shipped_settings(model.settings), model.categories)  # type: ignore[arg-type]
-    if args.onnx or model.settings["method"] == "boxcaseg":
+        io.save(model.half(), target, shipped_settings(model.settings), model.categories)
+    if read_method(target) == "boxcaseg":
         write_onnx(target)
     for file in sorted([*target.glob("*.safetensors"), *target.glob("*.onnx")]):
         print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 
 
 def shipped_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run that concern others: of the model, and of a detector the sizes of images.
+    """Return the settings of a run; of a detector those that predict, with the losses of who starts from it.
 
-    Who starts from a detector that has learned from masks of `boxcaseg` learns from boxes, with the losses of the small
-    recipe.
+    It has learned from masks of `boxcaseg`; others learn from boxes, by the small recipe.
     """
-    kept = {name: settings[name] for name in ("method", "model", "augment") if name in settings}
     if settings["method"] != "boxinst":
         return settings
-    weights = {name: read_config("boxinst-small").model.__dict__[name] for name in LOSS_WEIGHTS}
-    return kept | {"model": settings["model"] | weights}
+    small = asdict(read_config("boxinst-small").model)
+    model = settings["model"] | {name: small[name] for name in LOSS_WEIGHTS}
+    return {"method": "boxinst", "model": model, "augment": settings["augment"]}
 
 
-def average(runs: Sequence[Path]) -> nn.Module:
+def average(runs: Sequence[Path]) -> Any:
     """Return the model of the last run with the mean of the weights of all.
 
     References:

@@ -20,10 +20,12 @@ from boxel.labeling.teachers import detector, make_teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, OnnxNetwork, identify
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.io import load
-from boxel.models.pretrained import BUNDLED, model_digests, model_folder
+from boxel.models.pretrained import model_digests, model_folder
 from boxel.training import few_masks
 from boxel.utils.errors import CPU_BUILD
 from boxel.utils.onnx import load_session
+
+TEACHERS = ("boxcaseg", "boxcaseg-boxes")  # bundled networks that run without PyTorch
 
 WITHOUT_TORCH = """
 import sys
@@ -63,7 +65,7 @@ def torch_teacher(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUNDLED[:2])
+@pytest.mark.parametrize("name", TEACHERS)
 def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
     folder = model_folder(name)
     assert (folder / "model.onnx").stat().st_size < 0.5e6
@@ -74,7 +76,7 @@ def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUNDLED[:2])
+@pytest.mark.parametrize("name", TEACHERS)
 def test_logits_match_torch(name, scenes):
     data = read(scenes)
     image, boxes = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8), data.boxes[:9] / 2

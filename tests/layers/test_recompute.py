@@ -1,3 +1,5 @@
+"""Maps that are computed again: the same gradients, with fewer maps kept."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,3 +1,5 @@
+"""Winograd's convolutions equal the plain ones, and only large maps on a CPU get them."""
+
 import pytest
 import torch
 import torch.nn.functional as F

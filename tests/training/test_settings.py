@@ -65,6 +65,13 @@ def test_a_recipe_names_what_it_starts_from_unless_the_user_does():
     assert resolve_run("boxinst", "coco-small", None, None, {}).init is None
 
 
+def test_the_settings_of_a_run_repeat_its_start(tmp_path):
+    for init, started in ((None, "boxinst"), ("boxcaseg", "boxcaseg")):
+        run = resolve_run("boxinst", "boxinst-small", init, None, {})
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(run.record))
+        assert resolve_run("boxinst", tmp_path / "config.yaml", None, None, {}).init == started
+
+
 def test_the_network_to_start_from_takes_the_other_settings_of_a_small_recipe():
     run = resolve_run("boxinst", None, "fcos_resnet50_fpn", None, {}, small="boxinst-small")
     assert run.settings.model == BoxInstConfig(backbone="resnet50.tv_in1k", level_scale=1.0)

@@ -327,7 +327,7 @@ def _settings(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
 
 
 def is_class_agnostic(model: Detector) -> bool:
-    """Return whether a model only separates objects from background, by its settings or by its one category."""
+    """Return whether a model only separates objects from background, by its settings or its category `OBJECT`."""
     merged = model.settings.get("data", {}).get("class_agnostic", False)
     return merged or [category.name for category in model.categories] == [OBJECT]
 

@@ -1,4 +1,4 @@
-"""Less memory in training."""
+"""Less memory in training: maps that are cheap to compute again are not kept for the gradient."""
 
 from __future__ import annotations
 

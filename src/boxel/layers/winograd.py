@@ -58,7 +58,7 @@ class _Winograd(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch._nnpack_spatial_convolution(x, weight, bias, padding=1)  # type: ignore[arg-type]
+    return torch._nnpack_spatial_convolution(x, weight, bias, padding=1)
 
 
 def _is_faster(x: Tensor) -> bool:

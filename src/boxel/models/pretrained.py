@@ -12,8 +12,7 @@ import yaml
 
 BUNDLED = ("boxcaseg", "boxcaseg-boxes", "boxinst")
 """`boxcaseg` has learned from boxes, salient images and some masks; `boxcaseg-boxes` has only seen the masks of the
-salient images. `boxinst` finds objects of any class, and small recipes start from it. Their cards are beside their
-weights."""
+salient images; `boxinst` finds objects of any class. Their cards are beside their weights."""
 
 ONNX_FILE = "model.onnx"
 """The whole network beside its weights: onnxruntime runs it without PyTorch."""

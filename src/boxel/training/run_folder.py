@@ -50,7 +50,7 @@ def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path 
         if not needed.is_file():
             raise BoxelError(f"{out} has no {needed.relative_to(out).as_posix()} to resume from; {remedy}.")
     before, now = model_io.read_config_file(out), yaml.safe_load(yaml.safe_dump(record))
-    changed = [name for name in now if name != "loggers" and before.get(name) != now[name]]
+    changed = [name for name in now if name not in ("loggers", "init") and before.get(name) != now[name]]
     if [(c.id, c.name) for c in model_io.read_categories(out)] != [(c.id, c.name) for c in classes]:
         changed.append("categories")
     if changed:

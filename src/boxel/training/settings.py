@@ -30,8 +30,9 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The method and all settings, as the run folder keeps them."""
-        return {"method": self.method.name, **asdict(self.settings)}
+        """The method, all settings and what the run starts from, as the run folder keeps them."""
+        start = {} if self.init is None else {"init": str(self.init)}
+        return {"method": self.method.name, **start, **asdict(self.settings)}
 
     @property
     def segmenter(self) -> bool:

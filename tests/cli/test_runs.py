@@ -183,7 +183,7 @@ def test_predict_settings_change_detections_and_missing_images_are_skipped(run, 
     eager = tmp_path / "eager"  # the same network without a score threshold
     shutil.copytree(run, eager)
     settings = yaml.safe_load((eager / "config.yaml").read_text())
-    settings["model"] |= {"score_threshold": 0.0, "max_detections": 5}
+    settings["model"] |= {"score_threshold": 0.0, "max_detections": 50}
     (eager / "config.yaml").write_text(yaml.safe_dump(settings))
     photo = sorted((scenes / "images").iterdir())[0]
     found = []

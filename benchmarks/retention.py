@@ -4,8 +4,11 @@
     python benchmarks/retention.py --sets pigs droplets --kinds "BoxInst, masks" "BoxInst, boxes" --seeds 0 1 2
 
 Each run learns from `domains/measure/NAME/train.json` or from the persons of COCO images, all classes as one, and is
-measured on other images of the same kind: instance segmenters by mask AP, semantic ones by the IoU of the objects. Runs
-that the tables have are not made again, so that they can grow in parts; `--again` makes them again.
+measured on other images of the same kind: instance segmenters by mask AP, semantic ones by the IoU of the objects.
+Mask R-CNN, FCRN, BoxSup and "BoxInst from ImageNet" start with features of ImageNet; BoxInst starts from the bundled
+detector, as it does for users, which has learned from masks that `boxcaseg` made for other images.
+
+Runs that the tables have are not made again, so that they can grow in parts; `--again` makes them again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from _record import RESULTS, Table, arguments, spread
-from _runs import read_coco, train_once
+from _runs import read_coco, row_folder, train_once
 from domains import KINDS, read_domain
 
 from boxel.data import Annotations
@@ -51,7 +54,7 @@ class Kind:
     Attributes:
         method: Of `boxel train`.
         recipe: The settings that it changes.
-        settings: The changes.
+        settings: The changes; `steps` among them count before `--steps`.
         base: The kind of run that learns from all masks, in whose share the result is given; None for that run itself.
         share: Share of the instances that keep their masks.
     """
@@ -70,6 +73,8 @@ class Kind:
 
 HINTS = {"hints": "boxcaseg"}
 LABELS = {"label": "boxcaseg"}
+IMAGENET = {"model.backbone": "tf_efficientnet_lite0", "steps": 300}
+"""Starts with features of ImageNet instead of the bundled detector, which has learned from masks of `boxcaseg`."""
 SHARES = (0.01, 0.05, 0.1, 0.5)
 RUNS = {
     "BoxInst, masks": Kind("boxinst", "boxinst-small"),
@@ -85,6 +90,16 @@ RUNS = {
         )
         for share in SHARES
     },
+    "BoxInst from ImageNet, masks": Kind("boxinst", "boxinst-small", IMAGENET),
+    "BoxInst from ImageNet, boxes": Kind(
+        "boxinst", "boxinst-small", IMAGENET | HINTS, "BoxInst from ImageNet, masks"
+    ),
+    "BoxInst from ImageNet, boxes alone": Kind(
+        "boxinst", "boxinst-small", IMAGENET | {"model.hint_weight": 0.0}, "BoxInst from ImageNet, masks"
+    ),
+    "BoxInst from ImageNet, boxes, 10% with masks": Kind(
+        "boxinst", "boxinst-small", IMAGENET | HINTS, "BoxInst from ImageNet, masks", 0.1
+    ),
     "Mask R-CNN, masks": Kind("mask-rcnn", "mask-rcnn-small"),
     "Mask R-CNN, boxes": Kind("mask-rcnn", "mask-rcnn-small", LABELS, "Mask R-CNN, masks"),
     "Mask R-CNN, boxes alone": Kind(  # BBTP
@@ -153,9 +168,9 @@ def train_and_measure(args: Any, name: str, kind: str, seed: int) -> list[float]
     training, truth = read_set(args.data, name)
     if run.base is not None:
         training = keep_share(training, run.share, seed)
-    out = args.out / f"{name}_{[*RUNS].index(kind)}_{seed}"
+    out = row_folder(args.out, f"{name}, {kind}".replace("%", ""), seed)
     steps = args.semantic_steps if run.semantic else args.steps
-    options = SETTINGS | run.settings | {"config": run.recipe, "steps": steps, "seed": seed}
+    options = SETTINGS | {"config": run.recipe, "steps": steps, "seed": seed} | run.settings
     train_once(run.method, training, out, **options)
     truth, model = truth.class_agnostic(), load(out)
     if run.semantic:

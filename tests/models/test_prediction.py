@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from boxel.data import read
+from boxel.data.sources import to_image
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.fcrn import FCRN, FCRNConfig
-from boxel.models.prediction import drawing_names, image_ids, predict
-from boxel.utils.errors import UsageError
+from boxel.models.prediction import drawing_names, image_ids, iter_predictions, predict
+from boxel.utils.errors import BoxelError, UsageError
 
 TINY = {"backbone": "tf_efficientnet_lite0", "weights": "none"}
 
@@ -53,6 +54,37 @@ def test_a_detector_writes_results_and_drawings(detector, images, tmp_path, capl
     assert str(summary).startswith("8 instances in 2 images (skipped 1 of 3): ") and "drawn in" in str(
         summary
     )
+
+
+def test_a_folder_gives_what_each_image_gives_alone(detector, tmp_path) -> None:
+    random = np.random.default_rng(0)
+    for index in range(7):
+        size = (40 + 3 * index, 70 - 2 * index, 3)
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    alone = [row for path in paths for row in detector.predict(path).to_coco()]
+    predict(detector, tmp_path, tmp_path / "p.json", tmp_path / "drawn", draw_score=0.0)
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert [{key: row[key] for key in alone[0]} for row in found] == json.loads(json.dumps(alone))
+    for path in paths:
+        detector.predict(path).save(tmp_path / "one.jpg")
+        assert (tmp_path / "one.jpg").read_bytes() == (tmp_path / "drawn" / f"{path.stem}.jpg").read_bytes()
+
+
+def test_predictions_that_nobody_takes_are_not_made(detector, images, monkeypatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr("boxel.models.prediction.to_image", lambda path: read.append(path) or to_image(path))
+    predictions = iter_predictions(detector, [images / "7.png"] * 50)
+    assert next(predictions).index == 0
+    predictions.close()
+    assert len(read) <= 5
+
+
+def test_a_drawing_that_cannot_be_written_ends_the_job(detector, images, tmp_path) -> None:
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "7.jpg").mkdir()
+    with pytest.raises(BoxelError, match=r"7\.jpg"):
+        predict(detector, images / "7.png", tmp_path / "p.json", tmp_path / "drawn")
 
 
 def test_drawings_use_the_score_thresholds_of_the_training(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +43,7 @@ from boxel.labeling.suspects import SuspectScores, find_suspect_scores
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode_in_box, encode_in_box
+from boxel.utils.ahead import work_ahead
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
@@ -380,47 +381,27 @@ def _label_and_store(job: _Job, todo: Mapping[bytes, int], store: Store) -> dict
     data = job.data
     boxes = np.bincount(data.image_index[job.roles == _LABEL], minlength=len(data))
     failures: dict[bytes, str] = {}
+    label_one = partial(_label_one, job=job)
     with (
         progress(sum(int(boxes[image]) for image in todo.values()), "boxes") as advance,
         ThreadPoolExecutor(job.config.workers) as pool,
-        closing(_label_in_order(pool, job, todo)) as results,
+        closing(work_ahead(pool, label_one, todo.items(), job.config.workers * _IMAGES_AHEAD)) as results,
         closing(Batch(store)) as batch,
     ):
-        for digest, future in results:
+        for (digest, image), future in results:
             try:
                 rows = future.result()
             except Exception as error:  # other images are still worth labeling
-                failures[digest] = describe_failure(data.image_path(todo[digest]), error)
+                failures[digest] = describe_failure(data.image_path(image), error)
             else:
                 batch.add(rows)
-            advance(int(boxes[todo[digest]]))
+            advance(int(boxes[image]))
     return failures
 
 
-def _label_in_order(
-    pool: ThreadPoolExecutor, job: _Job, todo: Mapping[bytes, int]
-) -> Generator[tuple[bytes, Future[ImageRows]]]:
-    """Yield digests and the futures of their images in order, with a bounded number of them ahead.
-
-    (joblib's ordered generator starts the next item whenever one completes: behind one slow image, the results of all
-    others would pile up in memory.)
-    """
-    waiting: deque[tuple[bytes, Future[ImageRows]]] = deque()
-    try:
-        for digest, image in todo.items():
-            waiting.append((digest, pool.submit(_label_one, job, image, digest)))
-            if len(waiting) > job.config.workers * _IMAGES_AHEAD:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
-    """Label one image, in a thread."""
-    data = job.data
+def _label_one(item: tuple[bytes, int], job: _Job) -> ImageRows:
+    """Label one image, given with its digest, in a thread."""
+    (digest, image), data = item, job.data
     pixels = load_image(data, image)
     height, width = pixels.shape[:2]
     own = data.instances_in(image)

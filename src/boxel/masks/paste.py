@@ -23,7 +23,7 @@ def paste_windows(
     windows: Tensor,
     size: tuple[int, int],
     threshold: float = 0.5,
-    chunk: int = 2**20,
+    chunk: int = 2**17,
 ) -> list[Rle]:
     """Sample masks bilinearly from grids that each cover a window; zero outside their boxes.
 

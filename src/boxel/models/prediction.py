@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from boxel.data.annotations import Annotations
 from boxel.data.image_names import ImageNames
@@ -30,6 +34,7 @@ from boxel.models.semantic.inference import (
 )
 from boxel.models.semantic.model import Segmenter
 from boxel.models.thresholds import keep_confident, settle_draw_score
+from boxel.utils.ahead import work_ahead
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
@@ -156,9 +161,14 @@ def predict(
     keep = partial(keep_confident, model=finder or model, threshold=score)
     writer = _Writer(out, paths, None if draw is None else Path(draw), keep)
     count = 0
-    with progress(len(paths), "images") as advance:
-        for prediction in predictions:
-            writer.write(prediction)
+    with (
+        progress(len(paths), "images") as advance,
+        closing(predictions),
+        ThreadPoolExecutor(1) as pool,
+        closing(work_ahead(pool, writer.write, predictions, 1)) as written,
+    ):
+        for _, future in written:
+            future.result()  # an error in writing ends all
             count += 1
             advance(1)
     return replace(writer.finish(count, errors, isinstance(model, Segmenter)), draw_score=score)
@@ -173,34 +183,29 @@ def iter_predictions(
     boxes: Annotations | None = None,
     detector: Detector | None = None,
     errors: list[str] | None = None,
-) -> Iterator[Prediction]:
-    """Predict on images one after another, each decoded once; arguments as for :func:`predict`, the model in eval mode.
+) -> Generator[Prediction]:
+    """Predict on images in their order, each decoded once; arguments as for :func:`predict`, the model in eval mode.
 
     The settings are those of the model, or of the detector; of the training if None. `errors` gets a message per image
     that is skipped since it cannot be read, or since ``boxes`` does not have it; each is also logged as a warning.
     """
     errors = [] if errors is None else errors
     names = None if boxes is None else ImageNames(boxes)
-    for start in range(0, len(sources), batch_size):
-        batch: list[tuple[int, NDArray[np.uint8]]] = []
-        annotated: list[int] = []  # the image of each in `boxes`
-        for index in range(start, min(start + batch_size, len(sources))):
-            try:
-                own = None if names is None else _find_annotated(names, sources[index])
-                batch.append((index, to_image(sources[index])))
-                annotated += [] if own is None else [own]
-            except BoxelError as error:
-                _skip(f"skipped: {error}", errors)
-        results: Sequence[Result]
-        if isinstance(model, BoxCaseg) and boxes is not None:
-            results = [
-                _segment_annotated(model, image, boxes, own)
-                for (_, image), own in zip(batch, annotated, strict=True)
-            ]
-        else:
-            results = _predict_images(model, [image for _, image in batch], config, detector)
-        for (index, image), result in zip(batch, results, strict=True):
-            yield Prediction(index, sources[index], image, replace(result, source=sources[index]))
+    run = partial(_run_batch, model, sources, batch_size, config, boxes, names, detector)
+    threads, workers = torch.get_num_threads(), _count_workers(model)
+    torch.set_num_threads(max(threads // workers, 1))
+    try:
+        with (
+            ThreadPoolExecutor(workers, initializer=torch.get_num_threads) as pool,  # which adopts the number
+            closing(work_ahead(pool, run, range(0, len(sources), batch_size), workers)) as batches,
+        ):
+            for _, future in batches:
+                predictions, problems = future.result()
+                for problem in problems:
+                    _skip(problem, errors)
+                yield from predictions
+    finally:
+        torch.set_num_threads(threads)
 
 
 def image_ids(paths: Sequence[Path]) -> list[int | str]:
@@ -256,6 +261,48 @@ def _check_effect(settings: Mapping[str, Any], kind: type | None, why: str) -> N
     for setting in settings:
         if setting in every - known:
             raise UsageError(f"`{setting}` does nothing here, since {why}; remove it.")
+
+
+def _count_workers(model: nn.Module) -> int:
+    """Return how many batches are in work at once; each takes the memory of one."""
+    device = next(model.parameters()).device.type
+    return {"cpu": min(torch.get_num_threads(), 4), "cuda": 2}.get(device, 1)
+
+
+def _run_batch(
+    model: Model,
+    sources: Sequence[ImageLike],
+    batch_size: int,
+    config: Config | None,
+    boxes: Annotations | None,
+    names: ImageNames | None,
+    detector: Detector | None,
+    start: int,
+) -> tuple[list[Prediction], list[str]]:
+    """Read a batch of images and predict on them; return a message for each that is skipped."""
+    batch: list[tuple[int, NDArray[np.uint8]]] = []
+    annotated: list[int] = []  # the image of each in `boxes`
+    problems = []
+    for index in range(start, min(start + batch_size, len(sources))):
+        try:
+            own = None if names is None else _find_annotated(names, sources[index])
+            batch.append((index, to_image(sources[index])))
+            annotated += [] if own is None else [own]
+        except BoxelError as error:
+            problems.append(f"skipped: {error}")
+    results: Sequence[Result]
+    if isinstance(model, BoxCaseg) and boxes is not None:
+        results = [
+            _segment_annotated(model, image, boxes, own)
+            for (_, image), own in zip(batch, annotated, strict=True)
+        ]
+    else:
+        results = _predict_images(model, [image for _, image in batch], config, detector)
+    predictions = [
+        Prediction(index, sources[index], image, replace(result, source=sources[index]))
+        for (index, image), result in zip(batch, results, strict=True)
+    ]
+    return predictions, problems
 
 
 def _predict_images(

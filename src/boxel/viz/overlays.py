@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -328,10 +329,15 @@ def _paint_mask(
     kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), dtype=np.uint8)
     core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     if fill:
-        plain = np.full_like(region, color)
-        tinted = cv2.addWeighted(region, 1 - _OPACITY, plain, _OPACITY, 0)
-        cv2.copyTo(tinted, inside, region)
+        cv2.copyTo(cv2.LUT(region, _tint_table(color)), inside, region)
     region[inside > core] = color
+
+
+@cache
+def _tint_table(color: Color) -> NDArray[np.uint8]:
+    """Return what each value of a pixel becomes in each channel if it is blended with a color, (256, 1, 3)."""
+    values = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)
+    return np.asarray(cv2.addWeighted(values, 1 - _OPACITY, np.full_like(values, color), _OPACITY, 0))
 
 
 def _paint_box(canvas: NDArray[np.uint8], box: NDArray[np.float64], color: Color, thickness: int) -> None:

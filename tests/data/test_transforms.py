@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.config import AugmentConfig
-from boxel.data.transforms import train_transforms
+from boxel.data.transforms import _RandomCrop, train_transforms
 from boxel.masks.boxes import tight_boxes
 from boxel.utils.errors import BoxelError
 
@@ -184,3 +184,20 @@ def test_a_narrow_image_keeps_a_pixel_of_each_side():
     config = replace(PLAIN, max_size=96)
     image, target = transformed(config, boxes=[[0, 0, 400, 1]], height=1, width=400)
     assert image.shape == (3, 1, 96) and target["boxes"].tolist() == [[0, 0, 96, 1]]
+
+
+def test_a_crop_states_its_size_and_the_rows_below_it():
+    """The image has the number of each row as its value."""
+    seen = set()
+    for seed in range(20):
+        image, target = sample()
+        image[:] = torch.arange(60)[:, None]
+        torch.manual_seed(seed)
+        part, cut = _RandomCrop()((tv_tensors.Image(image), target | {"orig_size": (60, 100)}))
+        assert cut["orig_size"] == tuple(part.shape[1:]) == cut["boxes"].canvas_size
+        assert cut.get("rows_below", 0) == 59 - int(part[0, -1, 0])
+        assert "rows" not in cut and cut["masks"].shape[1:] == part.shape[1:]
+        seen.add(cut.get("rows_below", 0))
+    assert len(seen) > 5 and 0 in seen
+    _, target = transformed(replace(PLAIN, crop=1.0), seed=1)
+    assert {"orig_size", "rows_below"} <= target.keys()

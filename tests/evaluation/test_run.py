@@ -18,6 +18,7 @@ from boxel.data.synthetic import write_scenes
 from boxel.evaluation import EvaluateConfig, evaluate, evaluate_detections, to_results
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.run import is_class_agnostic, predict_dataset
+from boxel.labeling.teachers.base import from_binary_mask
 from boxel.models.detector import Detections, full_image_detections
 from boxel.utils.errors import BoxelError
 
@@ -205,6 +206,29 @@ def test_the_plain_protocol_counts_small_boxes_and_takes_masks_as_the_model_pred
     plain = evaluate("rectangle", truth, plain=True)
     assert (plain.metrics["masks"]["instances"], plain.metrics["masks"]["mask_iou"]) == (3, 1)
     assert str(plain).splitlines()[-1] == "3 boxes of any size"
+
+
+def test_the_plain_protocol_keeps_small_components_and_predicts_once(
+    tmp_path, make_truth, rectangle, monkeypatch
+):
+    """The true mask has a column apart, of 1.7 % of its pixels; the teacher finds it too."""
+    Image.new("RGB", (96, 64)).save(tmp_path / "0.png")
+    mask = rectangle(64, 96, 10, 4, 70, 54)
+    mask[:, 68] = False
+    truth = make_truth([(64, 96)], [{"mask": mask}], root=tmp_path)
+    calls = []
+
+    def find(image, boxes, labels):
+        calls.append(boxes.tolist())
+        return [from_binary_mask(mask > 0, 0, 0)]
+
+    find.name = "perfect"
+    monkeypatch.setattr("boxel.labeling.api.make_teacher", lambda *_: find)
+    monkeypatch.setattr("boxel.evaluation.run.subject_kind", lambda subject: "box_to_mask")
+    assert evaluate("perfect", truth).metrics["masks"]["mask_iou"] == pytest.approx(58 / 59)
+    calls.clear()
+    assert evaluate("perfect", truth, plain=True).metrics["masks"]["mask_iou"] == 1
+    assert calls == [truth.boxes.tolist()]
 
 
 def test_saliency_is_that_of_the_whole_image(tmp_path, make_truth, rectangle, monkeypatch):

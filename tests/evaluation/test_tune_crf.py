@@ -1,5 +1,6 @@
 """The search for a segmenter's CRF."""
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from boxel.cli.main import build_parser
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
@@ -82,6 +84,11 @@ def test_trials_equal_evaluation_with_the_same_crf(model, truth, caplog) -> None
     assert best.smooth_sigma == 3 and len(caplog.records) == len(tries) == len(
         {str(attempt.crf) for attempt in tries}
     )
+
+
+def test_a_hundred_images_decide_as_in_section_5_1() -> None:
+    assert inspect.signature(tune_crf).parameters["count"].default == 100
+    assert build_parser("tune-crf").parse(["run", "val.json"])["max_images"] == 100
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ def scenes(tmp_path_factory):
 def test_the_base_is_the_papers():
     voc = read_config("boxcaseg/voc-w48")
     assert (voc.model.alpha, voc.model.side, voc.crops.side) == (0.7, 320, 288)
+    assert (voc.model.backbone, voc.model.backbone_norm) == ("hrnet_w48.ms_in1k", "sync_bn")
     assert (voc.epochs, voc.schedule.kind, voc.schedule.power) == (40, "poly", 0.9)
     assert (voc.optim.lr, voc.optim.momentum, voc.optim.weight_decay) == (0.004, 0.9, 1e-4)
     assert (voc.crops.salient_ratio, voc.crops.shift, voc.crops.scale) == ((9, 7), 0.25, (0.5, 1.5))
@@ -64,7 +65,10 @@ def test_sums_change_the_balance_of_the_two_terms():
 @pytest.mark.parametrize(
     ("row", "part", "expected"),
     [
-        ("table3-salient-500", "crops", {"salient_count": 500}),
+        *(
+            (f"table3-salient-{count}", "crops", {"salient_count": count})
+            for count in (100, 500, 1000, 2500, 4701)
+        ),
         ("table4-weak-transferred", "model", {"heads": ["weak", "transferred"]}),
         ("table6-alpha-0.3", "model", {"alpha": 0.3}),
     ],

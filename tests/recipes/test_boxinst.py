@@ -44,6 +44,7 @@ def test_the_base_has_the_settings_of_section_3_1():
     assert (model.affinity_inside, model.affinity_normalizer, model.affinity_warmup) == ("either", "edges", 0)
     assert (model.mask_features, model.mask_width, model.area_weight) == (16, 16, 0)
     assert (model.mask_norm, model.projection_loss) == ("bn", "dice")
+    assert (model.level_scale, model.max_instances, model.mask_margin) == (1, 64, None)
     assert (config.data.mask_classes, config.data.val_share) == ([], 0)
     assert config.augment.short_sides == [640, 672, 704, 736, 768, 800] and config.augment.max_size == 1333
     assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, 1e-4)
@@ -74,6 +75,17 @@ def test_schedules_are_the_papers_on_as_many_gpus(row, processes, steps, drops):
         ("table3-projection", {"projection_weight": 1, "affinity_weight": 0}),
         ("table4-r101-bifpn-3x", {"backbone": "resnet101.tv_in1k", "neck": "bifpn"}),
         ("table7-discard", {"projection_weight": 0, "affinity_weight": 0}),
+        (
+            "coco-r50-1x-practice",
+            {
+                "mask_width": 8,
+                "tau": 0.3,
+                "ignored_bottom_rows": 10,
+                "affinity_inside": "center",
+                "affinity_normalizer": "supervised",
+                "affinity_warmup": 0.1111111,
+            },
+        ),
     ],
 )
 def test_rows_differ_from_the_base_in_what_they_state(row, expected):

@@ -45,7 +45,14 @@ def test_the_base_is_the_papers():
     assert (model.kernel, model.dilation, model.hidden) == (4, 4, 4096)
     assert (optim.name, optim.lr, optim.reference_batch, config.batch_size) == ("sgd", 0.001, 20, 20)
     assert (updates.regression_weight, updates.top_k, updates.every) == (3, 5, 1)
+    assert (updates.normalizer, updates.enlarge, updates.min_share, updates.shape_weight) == (
+        "mean",
+        0.2,
+        0,
+        0,
+    )
     assert (config.label, config.segments.source, config.segments.grabcut) == ("segments", "mcg", False)
+    assert config.mask_share == 0
 
 
 @pytest.mark.slow
@@ -57,6 +64,8 @@ def test_the_base_is_the_papers():
         ("table2-wssl-em", {"label": "rectangle", "model.box_bias": 2.0}),
         ("table2-without-sampling", {"updates.top_k": 1}),
         ("table3-selective-search", {"segments.source": "selective-search"}),
+        ("table3-gop", {"segments.source": "gop"}),
+        ("table3-mcg", {"segments.fit_boxes": False}),
         ("voc-vgg16-printed", {"updates.normalizer": "printed", "updates.enlarge": None}),
         ("voc-vgg16-large-fov", {"model.kernel": 3, "model.dilation": 12, "model.hidden": 1024}),
     ],

@@ -96,7 +96,8 @@ class InstanceDataset(ImageDataset):
 
     A sample is ``(image, target)``: `image` (3, H, W); `target` with `boxes` (N, 4) xyxy, `labels` (N,), `iscrowd`
     (N,) bool, `has_mask` (N,) bool, `quality` (N,) float32 in [0, 1] or NaN if unknown, `image_id`, `orig_size` (height
-    and width of the image before any transform) and, if any instance of the image has a mask, `masks` (N, H, W) uint8.
+    and width of the image, or of a part that was cut out, before resizing) and, if any instance has a mask, `masks`
+    (N, H, W) uint8.
 
     Args:
         data: The annotations. Instances whose box is empty or not finite are left out.

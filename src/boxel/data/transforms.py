@@ -62,7 +62,10 @@ class _RandomShortSide(torch.nn.Module):
 
 
 class _RandomCrop(torch.nn.Module):
-    """Cut part of an image out by `v2.RandomIoUCrop` if it has an instance to keep; centers outside drop theirs."""
+    """Cut part of an image out by `v2.RandomIoUCrop` if it has an instance to keep; centers outside drop theirs.
+
+    `orig_size` becomes the size of the part, and `rows_below` the number of rows that were cut off below it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,10 +73,16 @@ class _RandomCrop(torch.nn.Module):
         self.sanitize = v2.SanitizeBoundingBoxes(min_size=1, labels_getter=_instance_columns)
 
     def forward(self, sample: Sample) -> Sample:
-        if not len(sample[1]["boxes"]):
+        image, target = sample
+        if not len(target["boxes"]):
             return sample
-        cut = self.sanitize(v2.ClampBoundingBoxes()(self.crop(sample)))
-        return cut if len(cut[1]["boxes"]) else sample
+        height, width = image.shape[-2:]
+        rows = tv_tensors.Mask(torch.arange(height)[:, None].expand(height, width))
+        part, cut = self.crop((image, target | {"rows": rows}))
+        rows = cut.pop("rows")  # those of the image that are left
+        cut |= {"orig_size": tuple(rows.shape), "rows_below": height - 1 - int(rows[-1, 0])}
+        found = self.sanitize(v2.ClampBoundingBoxes()((part, cut)))
+        return found if len(found[1]["boxes"]) else sample
 
 
 def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:

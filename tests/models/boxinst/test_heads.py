@@ -42,6 +42,13 @@ def test_a_new_head_expects_hardly_anything_anywhere(head):
         assert conv.weight.std().item() == pytest.approx(0.01, rel=0.3)
 
 
+def test_boxes_of_a_new_head_reach_two_strides_in_each_direction(head):
+    for level, stride in zip(
+        head(maps()).distances.split([h * w for h, w in SIZES], 1), STRIDES, strict=True
+    ):
+        torch.testing.assert_close(level, torch.full_like(level, 2.0 * stride), rtol=0.2, atol=0)
+
+
 def test_distances_are_pixels_of_the_level_and_never_negative(head):
     nn.init.zeros_(head.regress.weight)
     head.regress.bias.data = torch.tensor([1.0, 2.0, -1.0, 0.5])

@@ -160,6 +160,13 @@ def test_ignored_bottom_rows(small, step, target, seen):
     step(small, [target([[8, 8, 40, 40]], orig_size=(100, 120))], (50, 60))
     valid[:, 40:45, :60] = True
     assert torch.equal(seen["masks"]["valid"], valid[:1])
+    # Of a part of the image, below which 4 of the 10 rows were cut off.
+    step(small, [target([[8, 8, 40, 40]], orig_size=(100, 120), rows_below=4)], (50, 60))
+    valid[:, 45:47, :60] = True
+    assert torch.equal(seen["masks"]["valid"], valid[:1])
+    step(small, [target([[8, 8, 40, 40]], orig_size=(100, 120), rows_below=30)], (50, 60))
+    valid[:, 47:50, :60] = True
+    assert torch.equal(seen["masks"]["valid"], valid[:1])
     small.config.ignored_bottom_rows = 55
     step(small, [target([[8, 8, 40, 40]])], (50, 60))
     assert not seen["masks"]["valid"].any()

@@ -82,6 +82,18 @@ def test_the_loss_is_that_of_the_true_class_only(min_kept) -> None:
     assert loss == pytest.approx(0.5 / (32 if min_kept is None else 4))
 
 
+def test_the_loss_turns_linear_at_32_pixels() -> None:
+    """One of the 32 cells has a box that is 16 pixels too high, another one that is 64 pixels too wide."""
+    model = build(min_kept=None)
+    found = perfect(model) * OFFSET_SCALE
+    found[0, 2, 2, 0] += 16
+    found[0, 3, 3, 1] += 64
+    model.network = _Constant(found / 32)
+    loss = model.train()([torch.rand(3, 64, 64)] * 2, targets())["localization"]
+    # Both cells count alike: 0.5 (16 / 32)^2, and 64 / 32 - 0.5.
+    assert loss.item() == pytest.approx((0.125 + 1.5) / 32)
+
+
 def test_only_the_localization_network_learns() -> None:
     model = build().train()
     assert not model.semantic.training and model.network.training

@@ -49,7 +49,8 @@ class BoxInst(Detector):
     """One-stage instance segmenter that learns masks from boxes, from masks, or from any mix.
 
     Targets are those of :class:`~boxel.models.detector.Detector`. A mask without `has_mask` is a hint. `orig_size`, the
-    (height, width) of the image as stored, is the unit of `ignored_bottom_rows`.
+    (height, width) of the image as stored, is the unit of `ignored_bottom_rows`; if it is that of a part, `rows_below`
+    is the number of rows of the image below the part.
 
     Args:
         num_classes: K, without the background.
@@ -205,11 +206,10 @@ class BoxInst(Detector):
 
     def _valid_pixels(self, batch: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> Tensor:
         """Return (B, H, W) bool, pixels that are neither padding nor among the ignored bottom rows."""
-        heights = [target.get("orig_size", size)[0] for target, size in zip(targets, sizes, strict=True)]
-        rows = [
-            round(self.config.ignored_bottom_rows * size[0] / height)
-            for size, height in zip(sizes, heights, strict=True)
-        ]
+        ignored, rows = self.config.ignored_bottom_rows, []
+        for target, size in zip(targets, sizes, strict=True):
+            in_image = max(ignored - target.get("rows_below", 0), 0)
+            rows.append(round(in_image * size[0] / target.get("orig_size", size)[0]))
         return valid_pixels(sizes, batch.shape[-2], batch.shape[-1], rows, batch.device)
 
     def _predict_masks(self, maps: Maps, image_index: Tensor, location: Tensor) -> Tensor:

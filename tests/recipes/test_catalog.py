@@ -2,13 +2,15 @@
 
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import timm
+import yaml
 
 import boxel
-from boxel.training.recipe import fit_length, list_recipes, read_config
+from boxel.training.recipe import FOLDER, fit_length, list_recipes, read_config
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = {recipe.name: recipe for recipe in list_recipes()}
@@ -51,6 +53,31 @@ def test_the_page_lists_every_recipe_and_its_commands_name_known_ones():
     commands = re.findall(r"--config ([\w./-]+)", page)
     assert len(commands) > 20 and set(commands) - {"NAME"} <= RECIPES.keys()
     assert max(len(line) for line in re.findall(r"```(.*?)```", page, re.DOTALL)[0].splitlines()) <= 100
+
+
+def find_commands(family):
+    """The commands of the notes of a family, each as its words."""
+    notes = yaml.safe_load((FOLDER / f"{family}.yaml").read_text(encoding="utf-8"))["notes"]
+    blocks = "".join(notes.split("```")[1::2]).replace("\\\n", " ")
+    return [line.split() for line in blocks.splitlines() if line.startswith("boxel ")]
+
+
+def test_each_crf_is_tuned_for_its_run_before_it_is_used():
+    """BoxSup, Section 5.1; the untuned one does harm."""
+    tuned, refined = set(), []
+    for _, command, run, *rest in find_commands("boxsup"):
+        tuned |= {run} if command == "tune-crf" else set()
+        refined += [run] if "--crf" in rest else []
+        assert "--crf" not in rest or run in tuned, run
+    assert len(refined) == 3
+
+
+def test_the_commands_of_boxcaseg_lead_to_the_ap_of_its_table_3():
+    """Masks of each row, then a Mask R-CNN that learns from them, as in Section 3.4."""
+    label, train, evaluate = find_commands("boxcaseg")[2:5]
+    assert [label[1], train[1:3], evaluate[1]] == ["label", ["train", "mask-rcnn"], "evaluate"]
+    assert {"--merge smaller", "--drop 0.95"} <= {f"{a} {b}" for a, b in pairwise(label)}
+    assert label[label.index("--out") + 1] == train[3] and train[train.index("--out") + 1] == evaluate[2]
 
 
 @pytest.mark.slow

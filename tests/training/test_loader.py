@@ -71,3 +71,9 @@ def test_resuming_on_another_dataset_is_refused(scenes):
     fewer = scenes.select_images(range(7))
     with pytest.raises(BoxelError, match="7 samples to learn from, but the run started with 8"):
         _loader(fewer).load_state_dict(state)
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_batches_are_in_pinned_memory_if_there_is_a_gpu(scenes, monkeypatch, available):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert _loader(scenes).pin_memory is available

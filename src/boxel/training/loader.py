@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias
 
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from boxel.data.crops import CropDataset
@@ -62,6 +63,7 @@ class ResumableLoader(DataLoader):
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
             multiprocessing_context="spawn" if workers > 0 else None,
         )
         self.samples, self.stream = dataset, stream

@@ -117,7 +117,8 @@ class TrainConfig(Config):
         steps: Optimizer steps at `optim.reference_batch` samples per step.
         batch_size: Samples per step and process.
         accumulate: Batches whose gradients are summed up for one step.
-        ema: Decay of the exponential moving average of the weights that is validated and kept; 0 for none.
+        ema: Decay per step of the exponential moving average of the weights that is validated and kept, less in the
+            first steps; 0 for none.
         precision: Lightning's precision, e.g. `32-true`, `bf16-mixed` or `16-mixed`. Mask losses are always in float32.
         validate_every: Epochs between two validations.
         patience: Validations without improvement after which the training ends; 0 never ends it early.

@@ -10,13 +10,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric import Fabric
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from boxel.data import Annotations
 from boxel.data.annotations import Category
 from boxel.methods import resolve
 from boxel.models import io as model_io
+from boxel.training.callbacks.averaging import AveragedWeights
 from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.callbacks.pictures import Curves, SamplePictures
 from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning
@@ -137,7 +138,7 @@ def _build_callbacks(run: Run, validation: Annotations | None) -> list[Callback]
     settings, out = run.settings, run.out
     callbacks: list[Callback] = [*progress_callbacks(), Curves(out)]
     if settings.ema:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+        callbacks.append(AveragedWeights(settings.ema))
     if validation is not None:
         callbacks.append(SamplePictures(out, validation))
         task, best = resolve(run.method.task), out / BEST

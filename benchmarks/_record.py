@@ -115,6 +115,9 @@ def command() -> str:
     for word in given:
         if word in ("--data", "--file", "--folder"):
             next(given)
+        elif word == "--out":
+            folder = next(given)
+            words += [] if Path(folder).is_absolute() else [word, folder]
         else:
             words.append(word)
     return shlex.join(words)

@@ -70,9 +70,10 @@ def mask_rcnn() -> nn.Module:
 
 def boxinst() -> nn.Module:
     """BoxInst as it comes, with random weights."""
-    model = BoxInst(CLASSES, BoxInstConfig(weights="none", score_threshold=0.0))
+    model = BoxInst(CLASSES, BoxInstConfig(weights="none", score_threshold=0.0, mask_margin=0.0))
     model.backbone.body.load_state_dict(resnet_weights(), strict=False)
-    # Trained, a level's boxes reach 4 to 8 strides to their farther side; masks are pasted in boxes of a usual size.
+    # Trained, a level's boxes reach 4 to 8 strides to their farther side. Untrained, masks are foreground all over the
+    # image, so they are cut to these boxes, as Mask R-CNN's are.
     nn.init.constant_(model.head.regress.bias, 4.0)
     return model
 

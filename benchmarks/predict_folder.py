@@ -1,4 +1,4 @@
-"""How many images per second does `boxel predict` take, with its stages at the same time and one after another?
+"""How many images per second does `boxel predict` take, several at once, and how many one after another?
 
     python benchmarks/predict_folder.py
 

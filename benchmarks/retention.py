@@ -54,7 +54,7 @@ class Kind:
     Attributes:
         method: Of `boxel train`.
         recipe: The settings that it changes.
-        settings: The changes; `steps` among them count before `--steps`.
+        settings: The changes; `steps` among them override `--steps`.
         base: The kind of run that learns from all masks, in whose share the result is given; None for that run itself.
         share: Share of the instances that keep their masks.
     """
@@ -121,6 +121,7 @@ SETTINGS = {"class_agnostic": True, "data.val_share": 0.0, "data.workers": 0, "d
 
 INSTANCES = ["mask AP", "AP50", "AP75", "box AP"]
 PIXELS = ["IoU of the objects", "mean IoU"]
+RUNS_OF = {False: "Runs of instance segmenters", True: "Runs of semantic segmenters"}
 NOTES = {
     False: "Mask AP on other images of the same kind, all classes as one; the runs of a method start from the same "
     "weights and learn as long.",
@@ -204,7 +205,11 @@ def record(rows: Rows, semantic: bool) -> None:
     columns, prefix = (PIXELS, "pixel-") if semantic else (INSTANCES, "")
     seeds = sorted({seed for *_, seed in rows})
     table = Table(
-        "retention", f"{prefix}runs", ["learned from", "seed", *columns], first="images", title="Runs"
+        "retention",
+        f"{prefix}runs",
+        ["learned from", "seed", *columns],
+        first="images",
+        title=RUNS_OF[semantic],
     )
     for key in sorted(rows):
         table.add(*key, *rows[key])

@@ -11,7 +11,7 @@ from torch import Tensor
 class AveragedWeights(WeightAveraging):
     """Validate and keep an exponential moving average of the weights, over at most a quarter of the steps so far.
 
-    With a constant decay of 0.99, the average of a run of 100 steps would consist of its first weights to a third.
+    With a constant decay of 0.99, the first weights would be a third of the average of a run of 100 steps.
 
     Args:
         decay: Maximum decay per step, in [0, 1].

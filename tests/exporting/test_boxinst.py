@@ -43,7 +43,7 @@ def same(expected, found):
     [
         {},
         {"backbone": "tf_efficientnet_lite0", "neck": "bifpn", "max_detections": 7, "mask_margin": 0.1},
-        {"mask_width": 16, "classes": 12},
+        {"mask_width": 16, "classes": 12, "fit_boxes": 8.0},
         {"backbone_norm": "gn", "nms_threshold": 0.3, "head_convs": 0, "classes": 1},
     ],
     ids=["fpn", "bifpn", "wide", "gn"],

@@ -23,6 +23,7 @@ from boxel.exporting.batch import (
 from boxel.exporting.check import check_detector
 from boxel.layers.dynamic import COORDINATE_UNIT, upsample_twice
 from boxel.models.boxinst import BoxInst
+from boxel.models.boxinst.boxes import fit_boxes
 from boxel.models.boxinst.heads import HeadOutput
 from boxel.models.boxinst.losses import MASK_STRIDE
 from boxel.models.boxinst.matching import STRIDES, TOPK_CANDIDATES, cell_centers
@@ -80,7 +81,10 @@ class BoxInstGraph(nn.Module):
         params = self._control(output.towers, image, location)
         scales = COORDINATE_UNIT * strides[location]
         logits = self._masks(model.mask_branch(pyramid), params, image, points[location], scales)
-        return boxes[keep], scores[keep], labels[keep], logits, image
+        boxes = boxes[keep]
+        if config.fit_boxes is not None:
+            boxes = fit_boxes(boxes, logits, images.shape[-2:], config.fit_boxes)
+        return boxes, scores[keep], labels[keep], logits, image
 
     def example(self) -> tuple[Tensor, ...]:
         """Return inputs to trace the graph with."""

@@ -65,6 +65,9 @@ class BoxInstConfig(Config):
         max_detections: Maximum number of detections per image.
         mask_margin: Share of a box's width and height by which its mask may reach beyond each of its sides: 0 cuts
             masks to their boxes, null (the paper) nowhere.
+        fit_boxes: Size of an object, in cells of 4 pixels of its mask, at which the predicted box and the tight box
+            around its mask count alike in the final one; the larger an object, the more its mask counts. Null (the
+            paper) leaves boxes as predicted. It acts on predictions only.
     """
 
     backbone: str = "resnet50.tv_in1k"
@@ -99,3 +102,4 @@ class BoxInstConfig(Config):
     nms_threshold: ClosedUnitInterval = 0.6
     max_detections: NonNegativeInt = 100
     mask_margin: NonNegativeFloat | None = None
+    fit_boxes: NonNegativeFloat | None = None

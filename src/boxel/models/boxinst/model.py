@@ -19,6 +19,7 @@ from boxel.layers.pyramid import FPN
 from boxel.layers.recompute import recompute
 from boxel.layers.winograd import use_winograd
 from boxel.losses.affinity import valid_pixels, warmup_weight
+from boxel.models.boxinst.boxes import fit_boxes
 from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.heads import Head, HeadOutput, MaskBranch
 from boxel.models.boxinst.losses import MASK_STRIDE, detection_losses, mask_losses
@@ -175,8 +176,11 @@ class BoxInst(Detector):
         boxes, scores, labels, locations = zip(*selected, strict=True)
         location, image_index = _concatenate(locations)
         logits = self._predict_masks(maps, image_index, location).split([len(own) for own in locations])
+        cells, margin = self.config.fit_boxes, self.config.mask_margin
+        if cells is not None:
+            boxes = tuple(fit_boxes(*found, cells) for found in zip(boxes, logits, sizes, strict=True))
         return [
-            full_image_detections(*found, stride=MASK_STRIDE, margin=self.config.mask_margin)
+            full_image_detections(*found, stride=MASK_STRIDE, margin=margin)
             for found in zip(boxes, scores, labels, logits, strict=True)
         ]
 

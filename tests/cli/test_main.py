@@ -72,6 +72,12 @@ def run_with(monkeypatch, run):
         ("convert truth.json yolo --to yol", 2, "'yol' is not a known format"),
         ("inspect", 2, "needs WHAT: affinity, to choose BoxInst's `model.tau` for the images."),
         ("train boxinst truth.json --salient x", 2, "has no flag '--salient'"),
+        (
+            "predict run --images x",
+            2,
+            "has no flag '--images'. Usage: boxel predict MODEL SOURCES ... [flags]",
+        ),
+        ("export run --out x", 2, "takes OUT without a flag (usage: boxel export MODEL OUT [flags])."),
         ("train fcrn-instances truth.json", 2, "name it with --semantic"),
         ("label truth.json --drop 2", 2, "--drop is 2; give a number from 0 to 1."),
         ("label truth.json --drop -1", 2, "--drop is -1; give a number from 0 to 1."),

@@ -105,8 +105,10 @@ class Parser(ArgumentParser):
             return f"{self.prog} needs {found[1]}: {options[found[1]].help}."
         if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
             word, known = found[1], [flag for option in self.options for flag in option.spellings]
+            if (name := word.lstrip("-").upper()) in options:
+                return f"{self.prog} takes {name} without a flag (usage: {self.usage})."
             if word.startswith("-"):
-                return f"{self.prog} has no flag {word!r}.{nearest(word, known)}"
+                return f"{self.prog} has no flag {word!r}.{nearest(word, known) or f' Usage: {self.usage}'}"
             return f"{self.prog} has no use for {word!r}; leave it out (usage: {self.usage})."
         return f"{message} ({self.prog} --help lists the flags)."
 

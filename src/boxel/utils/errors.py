@@ -37,12 +37,15 @@ def check_path(name: str, value: object, forms: str = "a path") -> None:
 def nearest(name: str, known: list[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or an empty string.
 
+    The dashes of flags make no two names alike.
+
     Examples:
         >>> nearest("yollo", ["yolo", "voc"])
         " Did you mean 'yolo'?"
     """
-    close = get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    names = {one.lstrip("-"): one for one in known}
+    close = get_close_matches(name.lstrip("-"), names, n=1)
+    return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
 EXTRAS = {

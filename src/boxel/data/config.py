@@ -16,6 +16,9 @@ class AugmentConfig(Config):
     Attributes:
         short_sides: Lengths of the shorter side in pixels, one drawn per image (multi-scale training).
         max_size: Maximum length of the longer side, in pixels.
+        min_side: Median of the longer sides of the boxes, in pixels of the resized images, below which a detector's
+            images are resized to up to 1.5 times these lengths, but not beyond their own size. Null, or with one of
+            these lengths given: never.
         flip: Probability of a left-right flip.
         color: Strength of random brightness, contrast and saturation; 0 leaves colors alone.
         crop: Probability that part of an image is cut out before it is resized, as for SSD: so objects come in more
@@ -30,6 +33,7 @@ class AugmentConfig(Config):
 
     short_sides: list[PositiveInt] = field(default_factory=lambda: [640, 672, 704, 736, 768, 800])
     max_size: PositiveInt = 1333
+    min_side: PositiveFloat | None = None
     flip: ClosedUnitInterval = 0.5
     color: ClosedUnitInterval = 0.0
     crop: ClosedUnitInterval = 0.0

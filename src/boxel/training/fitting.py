@@ -1,10 +1,11 @@
-"""Fit a run to its dataset: its length to the number of images, and the sizes that a pyramid detects to the boxes.
+"""Fit a run to its dataset: its length to the number of images, the sizes of its images and its pyramid to the boxes.
 
 A semantic segmenter has nothing else to fit; it warns of a dataset that does not suit it.
 """
 
 from __future__ import annotations
 
+from boxel.training.input_size import settle_input_size
 from boxel.training.level_scale import settle_level_scale
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
@@ -18,6 +19,7 @@ logger = rank_zero_logger(__name__)
 def fit_to_data(run: Run, data: TrainingData, resume: bool) -> None:
     """Settle what follows from the dataset, unless the user or the recipe did."""
     settle_length(run, data)
+    settle_input_size(run, data.training)
     settle_level_scale(run, data.training, resume)
     if run.segmenter and not resume:
         warn_if_unsuited(run, data.training)

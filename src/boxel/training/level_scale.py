@@ -41,11 +41,21 @@ def measure_median_side(data: Annotations, view: AugmentConfig | ScaleCropConfig
 
     Images whose size nobody knows do not count; without any that do it is `PAPER_SIDE`.
     """
+    sides, factors = measure_boxes(data, view)
+    return float(np.median(sides * factors)) if len(sides) else PAPER_SIDE
+
+
+def measure_boxes(
+    data: Annotations, view: AugmentConfig | ScaleCropConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the longer sides (N,) of the boxes that are not crowds, in pixels, and how their images are resized.
+
+    The latter are factors (N,), without the random ones. Images whose size nobody knows do not count.
+    """
     data = fill_in_sizes(data, required=False)
     sizes = np.stack([data.widths, data.heights], 1)[data.image_index]  # (N, 2), of each instance's image
     used = data.has_box & ~data.iscrowd & (sizes > 0).all(1)
-    sides = (data.boxes[used, 2:] - data.boxes[used, :2]).max(1) * _resize_factors(sizes[used], view)
-    return float(np.median(sides)) if len(sides) else PAPER_SIDE
+    return (data.boxes[used, 2:] - data.boxes[used, :2]).max(1), _resize_factors(sizes[used], view)
 
 
 def _resize_factors(sizes: NDArray[np.integer], view: AugmentConfig | ScaleCropConfig) -> NDArray[np.float64]:

@@ -14,6 +14,11 @@ from boxel.training.recipe import read_config, read_init
 from boxel.training.small import NETWORK
 from boxel.utils.errors import BoxelError, MissingExtraError, UsageError, one_line
 
+INPUT_SIZE = (
+    "augment",
+    "augment.short_sides",
+    "augment.max_size",
+)  # who gives one of these wants no other size
 LAST = Path("checkpoints", "last.ckpt")  # in the folder of a run
 
 
@@ -70,6 +75,8 @@ def resolve_run(
                 model = {"backbone": model["backbone"]}  # all that their networks have in common
             # Of a recipe that nobody named, no setting of the network counts.
             values = {"base": small, "model": asdict(read_config(None, parts.name).model) | model}
+    if any(name in changes for name in INPUT_SIZE):
+        changes.setdefault("augment.min_side", None)
     resolved = read_config(values, parts.name, **changes)
     if resolved.label == SEGMENTS and parts.name != "boxsup":
         raise UsageError(

@@ -552,6 +552,22 @@ def test_masks_are_those_of_the_whole_image_unless_cut(small, picture, margin, r
     np.testing.assert_array_equal(instances.masks[0], expected)
 
 
+def test_boxes_are_fitted_to_masks_before_these_are_cut(small, picture):
+    """A box of 20 x 8 pixels, and foreground in rows 2 to 5 and columns 3 to 8, each of 4 pixels."""
+    model = with_detections(small, [(18, 0, 2.0, [8.0, 4.0, 12.0, 4.0])])
+    assert model.config.fit_boxes is None
+    model.config.fit_boxes, model.config.mask_margin = 0.0, 0.0
+    logits = torch.full((1, 16, 16), -1.0)
+    logits[:, 2:6, 3:9] = 1.0
+    model._predict_masks = lambda maps, image_index, location: logits
+    result = found(model)
+    assert result["boxes"].tolist() == [[12, 8, 36, 24]]
+    expected = np.zeros((64, 64), np.uint8)
+    expected[8:24, 12:36] = 1
+    mask = decode(result["masks"][0])
+    assert mask.sum() >= 0.97 * expected.sum() and not mask[expected == 0].any()  # corners are rounded
+
+
 def test_predict_takes_one_image_or_several(small):
     model = with_detections(small, [(18, 2, 0.0, SIDES)])
     model.categories = ("a", "b", "c")

@@ -43,6 +43,7 @@ HEADLINES = [
     ),
     ("seconds to install the core", "core-install", "core", "install", "wall s"),
     ("milliseconds per box on two cores", "label-quality", "teachers-speed", "boxcaseg", "ms per box"),
+    ("BoxInst, ten kinds of images: mask AP from boxes / from masks", "retention", "boxinst", "mean", "boxes"),
     ("BoxInst, generated scenes: mask AP from boxes, seed 0", "boxinst", "demo", "boxes, seed 0", "mask AP"),
     ("with seed 1", "boxinst", "demo", "boxes, seed 1", "mask AP"),
     ("BoxInst, generated scenes: mask AP from masks", "boxinst", "demo", "masks", "mask AP"),

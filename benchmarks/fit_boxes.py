@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from _record import Table, arguments
-from _runs import read_coco, row_folder
-from retention import SETS, read_set, train_and_measure
+from _record import Table
+from _runs import read_coco
+from retention import arguments_of_runs, trained_runs
 
+from boxel.data import Annotations
 from boxel.evaluation import coco_ap
 from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
@@ -28,18 +29,12 @@ NOTE = (
 
 def main() -> None:
     """Record a row per kind of images."""
-    parser = arguments(__doc__, data=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder of the trainings")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=120, help="of each detector")
-    args = parser.parse_args()
+    args = arguments_of_runs(__doc__).parse_args()
     columns = ["predicted", "32 cells", "8 cells", "2 cells", "box around the mask"]
     table = Table("boxinst", "fit-boxes", columns, "images", "Boxes fitted to masks", NOTE)
-    runs = {}
-    for name in args.sets:
-        train_and_measure(args, name, KIND, args.seed)
-        runs[SETS[name]] = row_folder(args.out, f"{name}, {KIND}", args.seed), read_set(args.data, name)[1]
+    runs: dict[str, tuple[str | Path, Annotations]] = {
+        images: (run, truth) for images, run, _, truth in trained_runs(args, KIND)
+    }
     runs["COCO images, `boxinst` as it is"] = "boxinst", read_coco(args.data, "val_masks")
     for images, (run, truth) in runs.items():
         model, truth = load(run), truth.class_agnostic()

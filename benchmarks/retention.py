@@ -13,8 +13,10 @@ Runs that the tables have are not made again, so that they can grow in parts; `-
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,27 @@ def train_and_measure(args: Any, name: str, kind: str, seed: int) -> list[float]
     results = predict_dataset(model, truth, batch_size=4)
     masks, boxes = coco_ap(truth, results, "segm"), coco_ap(truth, results, "bbox")
     return [masks["AP"], masks["AP50"], masks["AP75"], boxes["AP"]]
+
+
+def arguments_of_runs(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a script that looks at runs of one seed."""
+    parser = arguments(description, data=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder of the trainings")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=120, help="of each detector")
+    return parser
+
+
+def trained_runs(args: Any, kind: str) -> Iterator[tuple[str, Path, Annotations, Annotations]]:
+    """Yield for each set its kind of images, the folder of its run, what it learned from and what to measure on.
+
+    What is missing is trained first. The dataset learned from has all masks.
+    """
+    for name in args.sets:
+        train_and_measure(args, name, kind, args.seed)
+        training, truth = read_set(args.data, name)
+        yield SETS[name], row_folder(args.out, f"{name}, {kind}", args.seed), training, truth
 
 
 def read_set(data: Path, name: str) -> tuple[Annotations, Annotations]:

@@ -13,9 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from _record import Table, arguments
-from _runs import row_folder
-from retention import SETS, read_set, train_and_measure
+from _record import Table
+from retention import arguments_of_runs, trained_runs
 
 import boxel
 from boxel.data import Annotations
@@ -32,22 +31,12 @@ NOTE = (
 
 def main() -> None:
     """Record a row per kind of images."""
-    parser = arguments(__doc__, data=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder of the trainings")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=120, help="of each detector")
-    args = parser.parse_args()
+    args = arguments_of_runs(__doc__).parse_args()
     table = Table(
         "boxinst", "self-training", COLUMNS, "training images", "What self-training could gain", NOTE
     )
-    for name in args.sets:
-        train_and_measure(args, name, KIND, args.seed)
-        training, _ = read_set(args.data, name)
-        table.add(
-            SETS[name],
-            *compare(training.class_agnostic(), row_folder(args.out, f"{name}, {KIND}", args.seed)),
-        )
+    for images, run, training, _ in trained_runs(args, KIND):
+        table.add(images, *compare(training.class_agnostic(), run))
     table.write([args.seed])
 
 

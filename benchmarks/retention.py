@@ -185,7 +185,7 @@ def train_and_measure(args: Any, name: str, kind: str, seed: int) -> list[float]
 
 
 def arguments_of_runs(description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a script that looks at runs of one seed."""
+    """Return the parser of a script that measures the runs of one seed."""
     parser = arguments(description, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/retention"), help="folder of the trainings")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])

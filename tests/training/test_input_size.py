@@ -77,12 +77,14 @@ def test_only_the_small_recipe_fits_sizes_and_boxes_of_unknown_size_leave_them(b
         boxes.without_masks(), widths=boxes.widths * 0, heights=boxes.heights * 0, root=boxes.root / "nowhere"
     )
     assert settle(lost).short_sides == [224, 256, 288]
+    assert settle(replace(boxes, boxes=boxes.boxes * 0)).short_sides == [224, 256, 288]
     settle_input_size(resolve_run("fcrn", None, None, None, {}), boxes)
 
 
 @pytest.mark.slow
-def test_the_run_stores_the_sizes(scenes, tiny, run_folder):
-    """Images of 96 x 64 at a shorter side of 32, so that they may grow to 48."""
+def test_the_run_stores_the_sizes_and_is_resumed_with_the_same_settings(scenes, tiny, run_folder):
+    """Images of 96 x 64 at a shorter side of 32 grow by half, which is rounded to 64."""
     tiny = tiny | {"augment": {"short_sides": [32], "max_size": 96, "min_side": 64}}
     train("boxinst", scenes, out=run_folder, config=tiny)
     assert yaml.safe_load((run_folder / "config.yaml").read_text())["augment"]["short_sides"] == [64]
+    train("boxinst", scenes, out=run_folder, config=tiny, resume=True)

@@ -27,9 +27,9 @@ def settle_input_size(run: Run, data: Annotations) -> None:
         return
     sides, factors = measure_boxes(data, view)
     run.settings.augment = replace(view, min_side=None)
-    if not len(sides):
+    side = float(np.median(sides * factors)) if len(sides) else 0.0
+    if not side:
         return
-    side = float(np.median(sides * factors))
     factor = choose_factor(side, view.min_side, 1 / float(np.median(factors)))
     *short_sides, max_size = (
         max(round(factor * length / MULTIPLE) * MULTIPLE, length)

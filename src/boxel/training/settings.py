@@ -14,11 +14,7 @@ from boxel.training.recipe import read_config, read_init
 from boxel.training.small import NETWORK
 from boxel.utils.errors import BoxelError, MissingExtraError, UsageError, one_line
 
-INPUT_SIZE = (
-    "augment",
-    "augment.short_sides",
-    "augment.max_size",
-)  # who gives one of these wants no other size
+INPUT_SIZE = ("augment", "augment.short_sides", "augment.max_size")  # `min_side` changes none that is given
 LAST = Path("checkpoints", "last.ckpt")  # in the folder of a run
 
 

@@ -75,7 +75,9 @@ class Kind:
 
 HINTS = {"hints": "boxcaseg"}
 LABELS = {"label": "boxcaseg"}
-IMAGENET = {"model.backbone": "tf_efficientnet_lite0", "steps": 300}
+MORE = {"steps": 300}
+"""A detector that starts with features of ImageNet needs more steps than one that finds objects already."""
+IMAGENET = {"model.backbone": "tf_efficientnet_lite0"} | MORE
 """Starts with features of ImageNet instead of the bundled detector, which has learned from masks of `boxcaseg`."""
 SHARES = (0.01, 0.05, 0.1, 0.5)
 RUNS = {
@@ -102,13 +104,13 @@ RUNS = {
     "BoxInst from ImageNet, boxes, 10% with masks": Kind(
         "boxinst", "boxinst-small", IMAGENET | HINTS, "BoxInst from ImageNet, masks", 0.1
     ),
-    "Mask R-CNN, masks": Kind("mask-rcnn", "mask-rcnn-small"),
-    "Mask R-CNN, boxes": Kind("mask-rcnn", "mask-rcnn-small", LABELS, "Mask R-CNN, masks"),
+    "Mask R-CNN, masks": Kind("mask-rcnn", "mask-rcnn-small", MORE),
+    "Mask R-CNN, boxes": Kind("mask-rcnn", "mask-rcnn-small", LABELS | MORE, "Mask R-CNN, masks"),
     "Mask R-CNN, boxes alone": Kind(  # BBTP
-        "mask-rcnn", "mask-rcnn-small", {"model.mask_loss": "mil"}, "Mask R-CNN, masks"
+        "mask-rcnn", "mask-rcnn-small", {"model.mask_loss": "mil"} | MORE, "Mask R-CNN, masks"
     ),
     "Mask R-CNN, boxes, 10% with masks": Kind(
-        "mask-rcnn", "mask-rcnn-small", LABELS, "Mask R-CNN, masks", 0.1
+        "mask-rcnn", "mask-rcnn-small", LABELS | MORE, "Mask R-CNN, masks", 0.1
     ),
     "FCRN, masks": Kind("fcrn", "fcrn-coco-small"),
     "FCRN, boxes": Kind("fcrn", "fcrn-coco-small", LABELS, "FCRN, masks"),

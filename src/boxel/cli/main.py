@@ -18,7 +18,7 @@ from boxel.cli.evaluate import EVALUATE
 from boxel.cli.label import ADAPT, LABEL, NEXT
 from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
-from boxel.cli.tools import DEMO, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
+from boxel.cli.tools import DEMO, DOCTOR, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
 from boxel.cli.train import RECIPES, TRAIN
 from boxel.methods import METHODS, get_method
 from boxel.utils.errors import BoxelError, UsageError, naming_extra, nearest, one_line
@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     "inspect": INSPECT,
     "segments": SEGMENTS,
     "tune-crf": TUNE_CRF,
+    "doctor": DOCTOR,
     "demo": DEMO,
 }
 

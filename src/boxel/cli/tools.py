@@ -95,6 +95,19 @@ def _segments(given: dict[str, Any]) -> int:
     return 1 if lost else 0
 
 
+def _doctor(given: dict[str, Any]) -> int:
+    from boxel.utils.doctor import examine
+
+    wrong = 0
+    for finding in examine():
+        print(f"{finding.name}: {finding.state}", flush=True)
+        if finding.remedy:
+            wrong += 1
+            print(f"  to do: {finding.remedy}", flush=True)
+    print(f"{wrong} of these need a remedy" if wrong else "all of this works")
+    return 1 if wrong else 0
+
+
 def _tune_crf_options() -> list[Option]:
     from boxel.utils.config import PositiveInt
 
@@ -176,4 +189,7 @@ DEMO = Command(
     "--out demo",
     _demo_options,
     _demo,
+)
+DOCTOR = Command(
+    "Print versions and devices, and what to do about what does not work.", "", lambda: [], _doctor
 )

@@ -23,6 +23,10 @@ from .formats.fiftyone_writer import to_fiftyone as to_fiftyone
 from .images import ImageError as ImageError
 from .images import image_size as image_size
 from .images import read_image as read_image
+from .interop import from_huggingface as from_huggingface
+from .interop import from_supervision as from_supervision
+from .interop import to_huggingface as to_huggingface
+from .interop import to_supervision as to_supervision
 from .issues import Issue as Issue
 from .issues import format_issues as format_issues
 from .issues import issues_to_json as issues_to_json

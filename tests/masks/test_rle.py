@@ -154,3 +154,10 @@ def test_any_text_is_parsed_or_refused(text, pixels):
     except ValueError:
         return
     assert runs.min() >= 0 and runs.sum() == pixels
+
+
+def test_a_polygon_that_is_too_long_to_fill_is_refused() -> None:
+    zigzag = [coordinate for k in range(100) for coordinate in (float(k), 900_000.0 * (k % 2))]
+    with pytest.raises(ValueError, match=r"a polygon whose edges have 9e\+07 pixels"):
+        to_rle([zigzag], 10, 10)
+    to_rle([zigzag[:20]], 10, 10)  # a shorter one is not

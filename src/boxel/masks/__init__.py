@@ -1,4 +1,4 @@
-"""Geometry of masks and boxes: run-length codes, regions, crops, GrabCut; with PyTorch also spans, pasting and NMS."""
+"""Geometry of masks and boxes: run-length codes, regions, crops, GrabCut, clicks; with PyTorch spans, pasting, NMS."""
 
 import lazy_loader as _lazy
 

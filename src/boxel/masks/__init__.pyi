@@ -4,6 +4,7 @@ from .boxes import box_to_pixels as box_to_pixels
 from .boxes import normalized_box_coords as normalized_box_coords
 from .boxes import pixel_region as pixel_region
 from .boxes import tight_boxes as tight_boxes
+from .clicks import correct_by_click as correct_by_click
 from .crops import Crops as Crops
 from .crops import crop as crop
 from .crops import crop_spans as crop_spans

@@ -22,6 +22,7 @@ Segmentation: TypeAlias = Sequence[Sequence[float]] | Mapping[str, Any]
 _STRIP = 1 << 22  # pixels that are encoded at once
 
 MAX_COORDINATE = 1_000_000  # pixels from the origin; a vertex beyond is an error
+MAX_PERIMETER = 20_000_000  # pixels, each of which takes about 40 bytes while a polygon is filled
 
 
 def encode(mask: NDArray[np.generic]) -> Rle:
@@ -144,6 +145,11 @@ def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
         farthest = max(map(abs, polygon))
         if not farthest <= MAX_COORDINATE or not all(map(math.isfinite, polygon)):
             raise ValueError(f"a vertex at {farthest:g} pixels")
+        if len(polygon) * farthest > MAX_PERIMETER:  # which the perimeter may exceed only then
+            points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+            perimeter = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+            if perimeter > MAX_PERIMETER:
+                raise ValueError(f"a polygon whose edges have {perimeter:g} pixels")
 
 
 def _check_counts(counts: Sequence[Any], height: int, width: int) -> None:

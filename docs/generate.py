@@ -30,6 +30,7 @@ PACKAGES = {
     "boxel.labeling": "Masks from boxes, with their quality.",
     "boxel.evaluation": "Metrics, baselines and comparisons. Truth comes first, prediction second.",
     "boxel.viz": "Overlays, plots and the report.",
+    "boxel.review": "The page to review masks, and what was decided on it.",
     "boxel.training": "Training, and its settings.",
     "boxel.models": "The networks.",
     "boxel.losses": "Functions of tensors; they know no model and can be used with any.",

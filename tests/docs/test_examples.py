@@ -24,8 +24,10 @@ WITHOUT_EXAMPLE = {
     "OperatingPoint": "of `best_threshold`, whose example shows it",
     "PredictionSummary": "of `predict`, which writes files",
     "RepairRecord": "of `repair_with_record`, whose example shows it",
+    "ReviewConfig": "settings of `serve_review`",
     "Segmenter": "a base class; its subclasses have one",
     "Teacher": "a protocol; the page on labels shows how to write one",
+    "serve_review": "of `boxel review`, which waits for a browser",
     "write_evaluation_report": "of `boxel evaluate --report`, which gathers what it takes",
 }
 

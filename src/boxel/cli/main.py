@@ -18,6 +18,7 @@ from boxel.cli.evaluate import EVALUATE
 from boxel.cli.label import ADAPT, LABEL, NEXT
 from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
+from boxel.cli.review import REVIEW
 from boxel.cli.tools import DEMO, DOCTOR, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
 from boxel.cli.train import RECIPES, TRAIN
 from boxel.methods import METHODS, get_method
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "convert": CONVERT,
     "label": LABEL,
     "next": NEXT,
+    "review": REVIEW,
     "draw": DRAW,
     "adapt": ADAPT,
     **TRAIN,

@@ -52,6 +52,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "lightning", "safetensors", "tensorboard"), "train"),
     **dict.fromkeys(("matplotlib", "huggingface_hub"), "train"),
     **dict.fromkeys(("scipy", "skimage", "higra", "joblib"), "boxsup"),
+    **dict.fromkeys(("fastapi", "starlette", "pydantic", "uvicorn"), "review"),
     "pyarrow": "parquet",
     "transformers": "sam",
     "onnx": "onnx",

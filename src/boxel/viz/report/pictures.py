@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.masks.crops import crop, crop_spans
+from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError
+from boxel.viz.config import DrawConfig
 from boxel.viz.output import encode_image
-from boxel.viz.overlays import overlay
+from boxel.viz.overlays import Objects, draw_objects
 
 SIDE = 480
 """Longer side of a picture, in pixels."""
@@ -33,22 +35,47 @@ def draw_masks(data: Annotations, instances: Iterable[int]) -> dict[int, bytes |
     for instance in sorted(instances, key=lambda one: data.image_index[one]):
         try:
             image = read(data.image_path(int(data.image_index[instance])))
-            drawn[instance] = encode_image(_picture(data, instance, image), "WEBP", quality=_WEBP_QUALITY)
+            drawn[instance] = _encode(data, instance, image)
         except BoxelError as error:
             drawn[instance] = str(error)
     return drawn
 
 
-def _picture(data: Annotations, instance: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _encode(data: Annotations, instance: int, image: NDArray[np.uint8]) -> bytes:
     height, width = image.shape[:2]
-    mask = data.mask(instance, (height, width))
-    box = data.boxes[instance].clip(0, [width, height] * 2)
+    picture = draw_picture(image, data.boxes[instance], data.rle(instance, (height, width)))
+    return encode_image(picture, "WEBP", quality=_WEBP_QUALITY)
+
+
+def draw_picture(
+    image: NDArray[np.uint8],
+    box: NDArray[np.float64],
+    rle: Rle | None,
+    side: int = SIDE,
+    color: int | None = 0,
+) -> NDArray[np.uint8]:
+    """Draw an object: the image around the box, the mask tinted and rimmed, and the box.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box: (4,) xyxy pixels.
+        rle: The mask, or None.
+        side: Longer side of the picture in pixels.
+        color: Number of the color; None for the plain image.
+
+    Returns:
+        (h, w, 3) uint8 RGB, square unless the image ends nearby.
+    """
+    height, width = image.shape[:2]
+    box = box.clip(0, [width, height] * 2)
     window = _window(box, height, width)
-    shown = crop(image, window, SIDE)
-    shown_mask = None if mask is None else crop(mask * np.uint8(255), window, SIDE)[None] > 127
-    shown_box = (box - np.tile(window[:2], 2)) * SIDE / (window[2] - window[0])
-    rows, columns = crop_spans((0, 0, width, height), window, SIDE)
-    return overlay(shown, shown_box, shown_mask, None, ())[rows][:, columns]
+    shown = crop(image, window, side)
+    if color is not None:
+        mask = None if rle is None else crop(decode(rle) * np.uint8(255), window, side) > 127
+        shown_box = (box - np.tile(window[:2], 2)) * side / (window[2] - window[0])
+        shown = draw_objects(shown, Objects(shown_box[None], [mask], [color], [""]), DrawConfig())
+    rows, columns = crop_spans((0, 0, width, height), window, side)
+    return shown[rows][:, columns]
 
 
 def _window(box: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

@@ -1,0 +1,13 @@
+from .decisions import Conflict as Conflict
+from .decisions import Decision as Decision
+from .decisions import DecisionStore as DecisionStore
+from .export import apply_decisions as apply_decisions
+from .export import decisions_path as decisions_path
+from .images import images_as_dataset as images_as_dataset
+from .images import is_folder_of_images as is_folder_of_images
+from .selection import Selection as Selection
+from .selection import count_states as count_states
+from .selection import select as select
+from .serve import serve_review as serve_review
+from .service import ReviewConfig as ReviewConfig
+from .session import Review as Review

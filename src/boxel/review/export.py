@@ -1,0 +1,53 @@
+"""Take over what a reviewer decided about a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from boxel.data import Annotations
+from boxel.review.decisions import DecisionStore
+from boxel.review.selection import count_states
+from boxel.review.session import Review
+from boxel.utils.errors import BoxelError
+
+
+def decisions_path(annotations: str | Path) -> Path:
+    """Return the file of the decisions about a dataset, beside it.
+
+    Examples:
+        >>> decisions_path("data/masks.json").name, decisions_path("yolo/").name
+        ('masks.review.sqlite', 'yolo.review.sqlite')
+    """
+    path = Path(annotations)
+    return path.with_name(f"{path.stem if path.suffix else path.name}.review.sqlite")
+
+
+def apply_decisions(data: Annotations, decisions: str | Path) -> tuple[Annotations, dict[str, int]]:
+    """Return a dataset as a reviewer left it, and the number of its objects by state.
+
+    Args:
+        data: The dataset that was reviewed.
+        decisions: The file of the decisions.
+
+    Raises:
+        BoxelError: There is no such file, or it is damaged.
+
+    Examples:
+        >>> import tempfile
+        >>> from boxel.data import example_scenes
+        >>> data, file = example_scenes(), Path(tempfile.mkdtemp(), "decisions.sqlite")
+        >>> Review(data, DecisionStore(file)).decide(0, 0, state="deleted").version
+        1
+        >>> len(data.ids), len(apply_decisions(data, file)[0].ids)
+        (5, 4)
+    """
+    path = Path(decisions)
+    if not path.is_file():
+        raise BoxelError(
+            f"{path}: there is no such file; review the dataset first, or name the file of its decisions."
+        )
+    review = Review(data, DecisionStore(path))
+    try:
+        return review.apply(), count_states(review)
+    finally:
+        review.store.close()

@@ -1,0 +1,77 @@
+"""Guarantee masks that nobody has checked, by a reviewer's random sample."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.labeling.guarantee import MIN_SIDE, MIN_TRUE_MASKS, CheckedMasks, Guarantee, guarantee_masks
+from boxel.masks.rle import mask_iou
+from boxel.review.decisions import Decision
+from boxel.review.session import STATES, Review
+
+SEED = 0
+"""Of the random order, which is the same in every session."""
+
+
+def random_ranks(review: Review) -> NDArray[np.int64]:
+    """Return (N,) places of the objects in a random order; objects that the reviewer added come last."""
+    own = len(review.data.ids)
+    ranks = np.arange(len(review))
+    ranks[:own] = np.random.default_rng(SEED).permutation(own)
+    return ranks
+
+
+def guarantee_so_far(review: Review, iou: float) -> tuple[Guarantee | None, int]:
+    """Guarantee what can be guaranteed by the masks that were decided on in the random order.
+
+    The sample are the masks of that order up to the first one that is open: whatever else was decided on, they are a
+    random sample of all. An accepted mask has an IoU of 1 with the true one, a corrected mask the IoU of the predicted
+    mask with it, and a rejected one an IoU of 0. Objects that are ignored or deleted have no true mask.
+
+    Args:
+        review: The review.
+        iou: The IoU with the true mask to guarantee.
+
+    Returns:
+        The guarantee, None if the sample is too small for one; and how many more masks it needs then, else 0.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from boxel.data import example_scenes
+        >>> from boxel.labeling import label
+        >>> from boxel.review.decisions import DecisionStore
+        >>> masks = label(example_scenes().without_masks(), teacher="ellipse")
+        >>> review = Review(masks, DecisionStore(Path(tempfile.mkdtemp(), "decisions.sqlite")))
+        >>> guarantee_so_far(review, 0.75)
+        (None, 29)
+    """
+    data = review.data
+    own = len(data.ids)
+    predicted = data.has_segmentation & data.trusted & ~data.iscrowd & data.has_box
+    predicted &= np.array([source is not None for source in data.source], dtype=bool)
+    large = (data.boxes[:, 2:] - data.boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE
+    order = np.argsort(random_ranks(review)[:own])
+    order = order[(predicted & large)[order]]
+    decided = review.states[:own] != STATES.index("open")
+    is_open = ~decided[order]
+    sample = order[: is_open.argmax()] if is_open.any() else order
+    true = [(row, review.entry(row).decision) for row in sample.tolist()]
+    rated = [(data.quality[row], _true_iou(review, row, one)) for row, one in true if _is_object(one)]
+    if len(rated) < MIN_TRUE_MASKS:
+        return None, MIN_TRUE_MASKS - len(rated)
+    quality, ious = np.array(rated, dtype=np.float64).T
+    return guarantee_masks(data, predicted, decided, CheckedMasks(quality, ious, iou))[1], 0
+
+
+def _is_object(decision: Decision) -> bool:
+    return decision.state in ("accepted", "rejected")
+
+
+def _true_iou(review: Review, row: int, decision: Decision) -> float:
+    """Return the IoU of a predicted mask with what the reviewer made of it."""
+    predicted, true = review.data.rle(row), review.rle(row)
+    if decision.state == "rejected" or predicted is None or true is None:
+        return 0.0
+    return 1.0 if predicted == true else mask_iou(predicted, true)

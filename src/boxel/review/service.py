@@ -1,0 +1,281 @@
+"""What the review page shows and does: objects as plain data, and changes that are committed at once."""
+
+from __future__ import annotations
+
+import threading
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from boxel.labeling.box_segmenter import BoxSegmenter
+from boxel.labeling.review import DOUBT, choose_next
+from boxel.masks.clicks import correct_by_click
+from boxel.masks.rle import Rle, decode, decode_in_box, encode
+from boxel.review.editing import brush, move_outline, predict_in_box
+from boxel.review.pictures import Pictures, mask_png
+from boxel.review.requests import (
+    Change,
+    Click,
+    Edit,
+    NewObject,
+    Restore,
+    SetBox,
+    SetCategory,
+    SetState,
+    Stroke,
+)
+from boxel.review.sample import guarantee_so_far
+from boxel.review.selection import count_states
+from boxel.review.session import STATES, YOU, Review
+from boxel.utils.errors import BoxelError
+from boxel.utils.printable import count_noun
+from boxel.viz.colors import pick_color
+
+BoxTuple: TypeAlias = tuple[float, float, float, float]
+
+_MAX_OTHERS = 500  # objects of one image besides the one that is shown
+_SAME_BOX = 1.0  # pixels by which a mask may reach beyond its box
+
+
+@dataclass(frozen=True)
+class ReviewConfig:
+    """What a review page is for.
+
+    Attributes:
+        name: Of the dataset, as a title.
+        teacher: Name of what predicts masks, which becomes their source.
+        guarantee: IoU with the true masks that the reviewer wants to guarantee, in (0, 1).
+        takes_images: Images that are dropped on the page are written into the folder of the dataset.
+    """
+
+    name: str = "dataset"
+    teacher: str = ""
+    guarantee: float = DOUBT
+    takes_images: bool = False
+
+
+class ReviewService:
+    """What the page asks for, for one review.
+
+    Args:
+        review: The review.
+        segmenter: Predicts masks in boxes that are moved or added; None for none.
+        config: What the page is for.
+    """
+
+    def __init__(self, review: Review, segmenter: BoxSegmenter | None, config: ReviewConfig) -> None:
+        self.review, self.segmenter, self.config = review, segmenter, config
+        self.pictures = Pictures(review)
+        self._choosing = threading.Lock()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the page shows of the whole dataset."""
+        names = self.review.names
+        colors = ["#{:02x}{:02x}{:02x}".format(*pick_color(label)) for label in range(len(names))]
+        return {
+            "name": self.config.name,
+            "images": len(self.review.data),
+            "objects": len(self.review),
+            "takes_images": self.config.takes_images,
+            "categories": [{"name": name, "color": color} for name, color in zip(names, colors, strict=True)],
+            "predicts": self.segmenter is not None,
+            "progress": count_states(self.review),
+        }
+
+    def summarize(self, row: int) -> dict[str, Any]:
+        """Return what a list shows of an object."""
+        review = self.review
+        version, decision = review.entry(row)
+        return {
+            "row": row,
+            "id": review.ids[row],
+            "image": int(review.image_index[row]),
+            "file": review.data.paths[review.image_index[row]],
+            "category": int(review.labels[row]),
+            "quality": decision.quality,
+            "state": decision.state,
+            "corrected": decision.maker == YOU,
+            "suspect": review.suspects.get(row) if decision.state == "open" else None,
+            "version": version,
+            "box": list(decision.box),
+        }
+
+    def detail(self, row: int) -> dict[str, Any]:
+        """Return an object with its mask, the size of its image and the other objects there."""
+        summary = self.summarize(row)
+        image = summary["image"]
+        mask = problem = None
+        width, height = self.review.data.image_size(image)
+        try:
+            mask = mask_png(self.review.rle(row))
+            height, width = self.pictures.image(image).shape[:2]
+        except BoxelError as error:  # the segmentation in the file is malformed, or the image cannot be read
+            problem = self.describe_error(error)
+        others = np.flatnonzero(self.review.image_index == image)
+        return summary | {
+            "width": width,
+            "height": height,
+            "mask": None
+            if mask is None
+            else {"png": b64encode(mask.png).decode(), "left": mask.left, "top": mask.top},
+            "problem": problem,
+            "maker": self.review.entry(row).decision.maker,
+            "others": [self.summarize(other) for other in others.tolist() if other != row][:_MAX_OTHERS],
+        }
+
+    def describe_error(self, error: BoxelError) -> str:
+        """Return an error as the page shows it, with paths within the folders of the dataset."""
+        text = str(error)
+        for folder in (self.review.data.root, self.review.store.path.parent):
+            text = text.replace(
+                str(folder / "_")[:-1], ""
+            )  # with the separator; nothing for the current folder
+        return text
+
+    def change(self, row: int, version: int, change: Change) -> dict[str, Any]:
+        """Commit a change of an object; return the object as it is then."""
+        fields = {} if isinstance(change, Restore) else self._to_fields(row, change)
+        with self.review.lock:  # so that the answer is about this change, and not about one that follows
+            if isinstance(change, Restore):
+                self.review.restore(row, version, change.to)
+            else:
+                self.review.decide(row, version, **fields)
+            return self.detail(row)
+
+    def add(self, image: int, new: NewObject) -> dict[str, Any]:
+        """Add an object with a predicted mask."""
+        box = self._clip_box(image, new.box)
+        names = self.review.names
+        label = names.index(new.category) if new.category in names else 0  # the review refuses it
+        row = self.review.add(image, new.category, box, **self._predict(image, box, label))
+        return self.detail(row)
+
+    def list_images(self, images: Sequence[int]) -> list[dict[str, Any]]:
+        """Return what a list shows of images."""
+        review = self.review
+        counts = np.bincount(
+            review.image_index[review.states != STATES.index("deleted")], minlength=len(review.data)
+        )
+        return [
+            {"image": image, "file": review.data.paths[image], "objects": int(counts[image])}
+            for image in images
+        ]
+
+    def image_detail(self, image: int) -> dict[str, Any]:
+        """Return an image as if it were an object without a mask, for the first box in it."""
+        height, width = self.pictures.image(image).shape[:2]
+        others = np.flatnonzero(self.review.image_index == image).tolist()
+        return {
+            "row": None,
+            "image": image,
+            "file": self.review.data.paths[image],
+            "width": width,
+            "height": height,
+            "box": [0, 0, width, height],
+            "mask": None,
+            "others": [self.summarize(other) for other in others[:_MAX_OTHERS]],
+        }
+
+    def next(self, count: int) -> list[dict[str, Any]]:
+        """Return the objects whose correction is worth the most, and why."""
+        review = self.review
+        with self._choosing:  # it takes a while, and once at a time is enough
+            data = review.apply(all_checked=True)
+            try:
+                chosen = choose_next(data, count)
+            except BoxelError:  # all are checked
+                return []
+        keys = zip(review.image_index.tolist(), review.ids, strict=True)
+        place = {key: row for row, key in enumerate(keys)}
+        found = [
+            (place[int(data.image_index[one.instance]), data.ids[one.instance]], one.reason) for one in chosen
+        ]
+        return [self.summarize(row) | {"reason": reason} for row, reason in found]
+
+    def describe_guarantee(self) -> str:
+        """State what the random sample that was decided on guarantees."""
+        guarantee, missing = guarantee_so_far(self.review, self.config.guarantee)
+        if guarantee is None:
+            more, iou = count_noun(missing, "more mask"), self.config.guarantee
+            return f"A guarantee of an IoU of {iou:g} needs decisions about {more} in the random order."
+        text = guarantee.describe()
+        return f"{text[0].upper()}{text[1:]}."
+
+    def _to_fields(self, row: int, change: Edit) -> dict[str, Any]:
+        """Return what a change makes of the fields of a decision."""
+        if isinstance(change, SetState):
+            return {"state": change.state}
+        if isinstance(change, SetCategory):
+            return {"category": change.category}
+        image = int(self.review.image_index[row])
+        if isinstance(change, SetBox):
+            box = self._clip_box(image, change.box)
+            return {"box": box, "state": "open"} | self._predict(
+                image, box, int(self.review.labels[row]), row
+            )
+        if isinstance(change, Click):
+            return self._draw(row, self._click(row, image, change))
+        rle, size = self.review.rle(row), self.pictures.image(image).shape[:2]
+        if isinstance(change, Stroke):
+            return self._draw(row, brush(rle, size, change.points, change.radius, change.add))
+        return self._draw(row, move_outline(rle, size, change.before, change.after))
+
+    def _click(self, row: int, image: int, click: Click) -> Rle:
+        """Return the mask of an object after a click."""
+        pixels, rle = self.pictures.image(image), self.review.rle(row)
+        height, width = pixels.shape[:2]
+        mask = np.zeros((height, width), bool) if rle is None else decode(rle).astype(bool)
+        clicks = [(floor(one.point[0]), floor(one.point[1]), one.add) for one in (*click.earlier, click)]
+        inside = [(x, y, add) for x, y, add in clicks if 0 <= x < width and 0 <= y < height]
+        if not inside or inside[-1] != clicks[-1]:
+            raise BoxelError("this click is outside the image; click inside it.")
+        *earlier, (x, y, add) = inside
+        box = self.review.entry(row).decision.box
+        return encode(correct_by_click(pixels, mask, box, (x, y), add, earlier))
+
+    def _draw(self, row: int, rle: Rle) -> dict[str, Any]:
+        """Return the fields of a mask that the reviewer drew; its box grows if it does not hold the mask."""
+        mask, left, top = decode_in_box(rle)
+        if not mask.size:
+            return {"mask": None, "maker": None, "quality": None, "state": "open"}
+        fields: dict[str, Any] = {"mask": rle, "maker": YOU, "quality": None, "state": "accepted"}
+        box = np.array(self.review.entry(row).decision.box)
+        tight = np.array([left, top, left + mask.shape[1], top + mask.shape[0]], dtype=np.float64)
+        beyond = (tight - box) * [-1, -1, 1, 1] > _SAME_BOX
+        return fields | ({"box": tuple(np.where(beyond, tight, box).tolist())} if beyond.any() else {})
+
+    def _predict(self, image: int, box: BoxTuple, label: int, own: int | None = None) -> dict[str, Any]:
+        """Return the fields of a mask that the teacher predicts in a box; none if there is no teacher.
+
+        Args:
+            image: Index of the image.
+            box: The box.
+            label: Index of the class.
+            own: The object whose box it is; None for a new one.
+        """
+        if self.segmenter is None:
+            return {}
+        review = self.review
+        others = np.flatnonzero((review.image_index == image) & (review.states != STATES.index("deleted")))
+        boxes = np.array([review.entry(other).decision.box for other in others.tolist() if other != own])
+        found = predict_in_box(self.segmenter, self.pictures.image(image), box, boxes.reshape(-1, 4), label)
+        if found is None:
+            return {"mask": None, "maker": None, "quality": None}
+        return {"mask": found.rle, "maker": self.config.teacher, "quality": found.quality}
+
+    def _clip_box(self, image: int, box: BoxTuple) -> BoxTuple:
+        """Return a box within its image, its corners in order.
+
+        Raises:
+            BoxelError: Its sides are shorter than a pixel there.
+        """
+        height, width = self.pictures.image(image).shape[:2]
+        corners = np.array(box).reshape(2, 2).clip(0, [width, height])
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        if (high - low < 1).any():
+            raise BoxelError("a box has sides of at least one pixel inside the image; draw a larger one.")
+        return tuple(np.concatenate([low, high]).round(2).tolist())

@@ -73,15 +73,14 @@ def main() -> None:
         for way, (correct, find) in WAYS.items():
             ious, ms = measure(cases, correct, find)
             results[way].append([*ious, ms])
-            table.add(kind, way, len(cases), *ious, ms)
+            table.add(kind, way, len(cases), *ious, round(ms, 1))
         if args.pictures:
             save_image(draw(cases[:8]), args.pictures / f"{name}.jpg")
-    for way, rows in results.items():
-        table.add("mean of all kinds", way, None, *np.mean(rows, axis=0))
-    for way, rows in results.items():
-        others = [row for name, row in zip(args.sets, rows, strict=True) if name not in CHOSEN_ON]
-        if others:
-            table.add("mean without the first four", way, None, *np.mean(others, axis=0))
+    for label, left_out in (("mean of all kinds", ()), ("mean without the first four", CHOSEN_ON)):
+        counted = [name not in left_out for name in args.sets]
+        for way, rows in results.items():
+            *ious, ms = np.mean(np.array(rows)[counted], axis=0).tolist()
+            table.add(label, way, None, *ious, round(ms, 1))
     table.write()
 
 

@@ -9,8 +9,9 @@ from skimage.draw import polygon2mask
 from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.labeling import BoxSegmenter
+from boxel.masks.clicks import correct_by_click
 from boxel.masks.rle import Rle, decode, encode
-from boxel.review.editing import brush, few_vertices, move_outline, predict_in_box
+from boxel.review.editing import brush, correct, few_vertices, move_outline, predict_in_box
 from boxel.utils.errors import BoxelError
 
 SIZE = (30, 40)
@@ -113,3 +114,23 @@ def test_a_teacher_that_sees_nothing_gives_no_mask(scenes: Annotations) -> None:
 def test_strokes_outside_the_image_change_nothing(points: list[tuple[float, float]]) -> None:
     mask = np.eye(30, 40)
     np.testing.assert_array_equal(dense(brush(encode(mask), SIZE, points, 5, add=True)), mask > 0)
+
+
+@pytest.mark.parametrize("add", [True, False])
+def test_a_click_in_a_window_gives_what_it_gives_in_the_image(scenes: Annotations, add: bool) -> None:
+    image, box = read_image(scenes.image_path(0)), tuple(scenes.boxes[0].tolist())
+    mask = decode(scenes.rle(0)).astype(bool)
+    region = (~mask if add else mask)[int(box[1]) : int(box[3]), int(box[0]) : int(box[2])]
+    y, x = (int(values[len(values) // 3]) for values in np.nonzero(region))
+    click = (x + int(box[0]), y + int(box[1]))
+    earlier = [(int(box[0]) + 2, int(box[1]) + 2, not add)]
+    expected = correct_by_click(image, mask, box, click, add, earlier)
+    found = dense(correct(encode(mask), image, box, [*earlier, (*click, add)]))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != mask).any()
+
+
+def test_a_click_on_an_object_without_a_mask_starts_one(scenes: Annotations) -> None:
+    image, box = read_image(scenes.image_path(0)), tuple(scenes.boxes[0].tolist())
+    x, y = int((box[0] + box[2]) / 2), int((box[1] + box[3]) / 2)
+    assert dense(correct(None, image, box, [(x, y, True)]))[y, x]

@@ -69,7 +69,7 @@ def make_scene(
     scale = min(1.0, _MAX_SIDE / max(window.shape))
     height, width = (max(round(side * scale), 1) for side in window.shape)
     pixels = cv2.resize(image[window.slices], (width, height), interpolation=cv2.INTER_AREA)
-    share = cv2.resize(mask[window.slices].astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    covered = cv2.resize(mask[window.slices].view(np.uint8), (width, height), interpolation=cv2.INTER_AREA)
 
     def locate(x: int, y: int) -> tuple[int, int]:
         column, row = int((x + 0.5 - window.left) * scale), int((y + 0.5 - window.top) * scale)
@@ -77,7 +77,7 @@ def make_scene(
 
     kept = [locate(x, y) for x, y, inside in fixed if inside != add and (x, y) != tuple(click)]
     small = scale * (corners - np.tile(window[:2], 2))
-    return Scene(window, pixels.astype(np.uint8), share > 0.5, small, locate(*click), add, kept)
+    return Scene(window, pixels.astype(np.uint8), covered > 0, small, locate(*click), add, kept)
 
 
 def _enclose(box: ArrayLike, pixels: Sequence[tuple[int, int]]) -> NDArray[np.float64]:

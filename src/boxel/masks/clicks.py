@@ -85,7 +85,7 @@ def correct_by_click(
         return result
     scene = make_scene(image, mask, box, click, add, fixed)
     left, top, part = scene.window.left, scene.window.top, result[scene.window.slices]
-    change = cv2.resize(find_change(scene).astype(np.float32), part.shape[::-1]) > 0.5
+    change = cv2.resize(find_change(scene).astype(np.uint8) * 255, part.shape[::-1]) > 127
     for column, row, on_object in fixed:
         if on_object != add and 0 <= row - top < len(change) and 0 <= column - left < change.shape[1]:
             change[row - top, column - left] = False
@@ -124,5 +124,5 @@ def _component(pixels: NDArray[np.bool_], x: int, y: int) -> NDArray[np.bool_]:
     """Keep the 8-connected component of a pixel, which is included in any case."""
     included = pixels.astype(np.uint8)
     included[y, x] = 1
-    _, labels = cv2.connectedComponents(included, connectivity=8)
-    return labels == labels[y, x]
+    cv2.floodFill(included, None, (x, y), 2, flags=8)
+    return included == 2

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from boxel.data.formats.outlines import trace_outline
 from boxel.labeling.box_segmenter import BoxSegmenter
 from boxel.masks.boxes import Region
+from boxel.masks.clicks import correct_by_click
 from boxel.masks.crops import crop_window
 from boxel.masks.rle import Rle, decode, decode_in_box, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError
@@ -20,6 +21,7 @@ Points = Sequence[tuple[float, float]]
 """Vertices (x, y) in pixels of the image, whose first pixel reaches from 0 to 1."""
 
 _MAX_NEIGHBORS = 3  # boxes that the teacher sees besides the one that it predicts in
+_CLICK_MARGIN = 0.25  # around a box and clicks that decides about a click, as a share of their longer side
 _MARGIN = 0.3  # around a box in which others are its neighbors, as a share of its sides
 _MAX_STROKE = 500_000_000  # pixels around the lines between points, about 10 seconds
 _TOLERANCE = 0.02  # distance of few vertices from the border, as a share of the diagonal of the mask
@@ -64,6 +66,48 @@ def predict_in_box(
     if np.isnan(quality) and not result.scores[0]:
         return None
     return Predicted(result.rles[0], None if np.isnan(quality) else quality)
+
+
+def correct(
+    rle: Rle | None,
+    image: NDArray[np.uint8],
+    box: tuple[float, float, float, float],
+    clicks: Sequence[tuple[int, int, bool]],
+) -> Rle:
+    """Correct a mask by the last of some clicks; the earlier ones hold.
+
+    Args:
+        rle: The mask, or None.
+        image: (H, W, 3) uint8 RGB.
+        box: Of the object, xyxy pixels.
+        clicks: At least one: column, row, and whether the pixel belongs to the object.
+
+    Examples:
+        >>> image = np.zeros((40, 40, 3), np.uint8)
+        >>> image[10:30, 8:32] = 200
+        >>> mask = encode_in_box(np.ones((20, 12)), 8, 10, 40, 40)
+        >>> int(decode(correct(mask, image, (6, 8, 34, 32), [(26, 20, True)]))[20].sum()) > 20
+        True
+    """
+    size = image.shape[0], image.shape[1]
+    *earlier, (x, y, add) = clicks
+    points = np.array(
+        [box[:2], box[2:], *([a, b] for a, b, _ in clicks), *([a + 1, b + 1] for a, b, _ in clicks)]
+    )
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = _CLICK_MARGIN * (high - low).max() + 4
+    region = _clip(low - margin, high + margin, size)
+    left, top = region.left, region.top
+    before = _crop(rle, region)
+    after = correct_by_click(
+        image[region.slices],
+        before,
+        np.array(box) - [left, top, left, top],
+        (x - left, y - top),
+        add,
+        [(a - left, b - top, inside) for a, b, inside in earlier],
+    )
+    return _change(rle, size, region, [(after & ~before, True), (before & ~after, False)])
 
 
 def brush(rle: Rle | None, size: tuple[int, int], points: Points, radius: float, add: bool) -> Rle:
@@ -158,6 +202,21 @@ def _change(
     for pixels, value in changes:
         inside[pixels] = value
     return encode_in_box(canvas, *corner, *size)
+
+
+def _crop(rle: Rle | None, region: Region) -> NDArray[np.bool_]:
+    """Return a region of a mask."""
+    cropped = np.zeros(region.shape, dtype=bool)
+    if rle is None:
+        return cropped
+    mask, left, top = decode_in_box(rle)
+    height, width = mask.shape
+    x0, y0 = max(left, region.left), max(top, region.top)
+    x1, y1 = min(left + width, region.right), min(top + height, region.bottom)
+    if x0 < x1 and y0 < y1:
+        inside = cropped[y0 - region.top : y1 - region.top, x0 - region.left : x1 - region.left]
+        inside[:] = mask[y0 - top : y1 - top, x0 - left : x1 - left]
+    return cropped
 
 
 def _clip(low: NDArray[np.float64], high: NDArray[np.float64], size: tuple[int, int]) -> Region:

@@ -13,9 +13,8 @@ import numpy as np
 
 from boxel.labeling.box_segmenter import BoxSegmenter
 from boxel.labeling.review import DOUBT, choose_next
-from boxel.masks.clicks import correct_by_click
-from boxel.masks.rle import Rle, decode, decode_in_box, encode
-from boxel.review.editing import brush, move_outline, predict_in_box
+from boxel.masks.rle import Rle, decode_in_box
+from boxel.review.editing import brush, correct, move_outline, predict_in_box
 from boxel.review.pictures import Pictures, mask_png
 from boxel.review.requests import (
     Change,
@@ -226,16 +225,13 @@ class ReviewService:
 
     def _click(self, row: int, image: int, click: Click) -> Rle:
         """Return the mask of an object after a click."""
-        pixels, rle = self.pictures.image(image), self.review.rle(row)
+        pixels = self.pictures.image(image)
         height, width = pixels.shape[:2]
-        mask = np.zeros((height, width), bool) if rle is None else decode(rle).astype(bool)
         clicks = [(floor(one.point[0]), floor(one.point[1]), one.add) for one in (*click.earlier, click)]
         inside = [(x, y, add) for x, y, add in clicks if 0 <= x < width and 0 <= y < height]
         if not inside or inside[-1] != clicks[-1]:
             raise BoxelError("this click is outside the image; click inside it.")
-        *earlier, (x, y, add) = inside
-        box = self.review.entry(row).decision.box
-        return encode(correct_by_click(pixels, mask, box, (x, y), add, earlier))
+        return correct(self.review.rle(row), pixels, self.review.entry(row).decision.box, inside)
 
     def _draw(self, row: int, rle: Rle) -> dict[str, Any]:
         """Return the fields of a mask that the reviewer drew; its box grows if it does not hold the mask."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,7 +100,12 @@ def make_app(service: ReviewService) -> FastAPI:
 
     _add_images(app, service)
     _add_pictures(app, service)
-    _answer_errors(app, service)
+    answer_errors(app, service.describe_error)
+
+    @app.exception_handler(Conflict)
+    def conflict(request: Request, error: Conflict) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 409)
+
     app.mount("/page", StaticFiles(directory=page), name="page")
     return app
 
@@ -159,16 +165,12 @@ def _add_pictures(app: FastAPI, service: ReviewService) -> None:
         return Response(content, media_type="image/jpeg", headers=_FOREVER)
 
 
-def _answer_errors(app: FastAPI, service: ReviewService) -> None:
+def answer_errors(app: FastAPI, describe: Callable[[BoxelError], str]) -> None:
     """Let each error become one sentence."""
-
-    @app.exception_handler(Conflict)
-    def conflict(request: Request, error: Conflict) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 409)
 
     @app.exception_handler(BoxelError)
     def failed(request: Request, error: BoxelError) -> JSONResponse:
-        return JSONResponse({"error": service.describe_error(error)}, 422)
+        return JSONResponse({"error": describe(error)}, 422)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -22,7 +22,6 @@ MAX_IMAGE = 60_000_000
 """Maximum bytes of an image that is sent."""
 
 _SAFE_METHODS = ("GET", "HEAD")
-_TOO_LARGE = 413, f"a request has at most {MAX_BODY:,} bytes, and an image {MAX_IMAGE:,}"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
     "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
@@ -48,6 +47,8 @@ class Guard:
         token: The secret of the link.
         port: The port of the server.
     """
+
+    _TOO_LARGE = 413, f"a request has at most {MAX_BODY:,} bytes, and an image {MAX_IMAGE:,}"
 
     def __init__(self, app: App, token: str, port: int) -> None:
         self.app, self.token, self.port = app, token, port
@@ -83,8 +84,8 @@ class Guard:
         if scope["method"] not in _SAFE_METHODS and headers.get("origin") != f"http://{host}":
             return 403, "changes are accepted from the page itself only"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > _max_body(scope):
-            return _TOO_LARGE
+        if not length.isdecimal() or int(length) > self._max_body(scope):
+            return self._TOO_LARGE
         cookies = _read_cookies(headers.get("cookie", ""), self.cookie)
         if not self._is_link(scope) and not any(map(self._knows, cookies)):
             return 401, "open the link that `boxel review` has printed"
@@ -100,6 +101,9 @@ class Guard:
     def _knows(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self.token.encode())
 
+    def _max_body(self, scope: Scope) -> int:
+        return MAX_IMAGE if scope["path"] == "/api/images" else MAX_BODY
+
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer a request that has arrived as a whole, and add headers."""
         body = bytearray()
@@ -110,8 +114,8 @@ class Guard:
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > _max_body(scope):  # in chunks, so that its length was not stated
-                await _answer(send, *_TOO_LARGE)
+            if len(body) > self._max_body(scope):  # in chunks, so that its length was not stated
+                await _answer(send, *self._TOO_LARGE)
                 return
         messages = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
@@ -128,10 +132,6 @@ class Guard:
             await send(message)
 
         await self.app(scope, receive_body, send_with_headers)
-
-
-def _max_body(scope: Scope) -> int:
-    return MAX_IMAGE if scope["path"] == "/api/images" else MAX_BODY
 
 
 def _read_cookies(text: str, name: str) -> list[str]:

@@ -65,19 +65,25 @@ def serve_review(
     store.check_writable()
     review = Review(data, store)
     service = ReviewService(review, segmenter, config)
-    with _listen(port) as listener:
+    with listen(port, HOST, DEFAULT_PORT) as listener:
         chosen = listener.getsockname()[1]
         token = secrets.token_urlsafe(24)
         app = Guard(make_app(service), token, chosen)
         try:
-            with _sigterm_as_ctrl_c():
-                on_start(f"http://{HOST}:{chosen}/?token={token}")
-                uvicorn.Server(_configure(app)).run(sockets=[listener])
-        except KeyboardInterrupt:  # which uvicorn raises again once it has closed
-            pass
+            run_app(app, listener, lambda: on_start(f"http://{HOST}:{chosen}/?token={token}"))
         finally:
             store.close()
     return count_states(review)
+
+
+def run_app(app: Guard, listener: socket.socket, on_start: Callable[[], None]) -> None:
+    """Answer requests until Ctrl-C or SIGTERM; `on_start` is called once they are accepted."""
+    try:
+        with _sigterm_as_ctrl_c():
+            on_start()
+            uvicorn.Server(_configure(app)).run(sockets=[listener])
+    except KeyboardInterrupt:  # which uvicorn raises again once it has closed
+        pass
 
 
 def _configure(app: Guard) -> uvicorn.Config:
@@ -108,13 +114,15 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _listen(port: int | None) -> socket.socket:
-    """Return a socket that listens on a port of this machine: connections wait until they are answered."""
-    for wanted in (port,) if port is not None else (DEFAULT_PORT, 0):
+def listen(port: int | None, host: str, default: int) -> socket.socket:
+    """Return a socket that listens on a port, or on the default one or a free one: connections wait for answers."""
+    for wanted in (port,) if port is not None else (default, 0):
         try:
-            return socket.create_server((HOST, wanted))
+            return socket.create_server((host, wanted))
         except OSError as error:
-            problem = os.strerror(error.errno) if error.errno else str(error)
+            number = error.errno or 0  # negative if the host has no address
+            problem = os.strerror(number) if number > 0 else error.strerror or str(error)
         except OverflowError:
             problem = "ports end at 65535"
-    raise UsageError(f"port {port} cannot be used ({problem}); name another one, or none for a free one.")
+    where = f"port {wanted}" if host == HOST else f"{host}:{wanted}"
+    raise UsageError(f"{where} cannot be used ({problem}); name another one, or none for a free one.")

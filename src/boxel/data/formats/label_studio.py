@@ -266,7 +266,7 @@ class _Reader:
                 self.left_out[type or "unnamed result"] += 1
                 continue
             region = regions.setdefault(_read_id(result) or position, _Region())
-            region.labels += [label for label in _find_labels(value) if label not in region.labels]
+            region.labels += [label for label in find_labels(value) if label not in region.labels]
             if kind in _GEOMETRIES:
                 region.kind, region.value, region.result = kind, value, region.result | result
             if type in _ATTRIBUTES:
@@ -395,7 +395,8 @@ def _find_kind(type: str, value: Mapping[str, Any]) -> str:
     return "ellipse" if "radiusX" in value else "rectangle" if "height" in value else type
 
 
-def _find_labels(value: Mapping[str, Any]) -> list[str]:
+def find_labels(value: Mapping[str, Any]) -> list[str]:
+    """Return the labels of a region."""
     return [
         label
         for key in value
@@ -437,7 +438,8 @@ def _percent(value: Any, side: int) -> float:
     return round(float(value) / 100 * side, 9)
 
 
-def _rectangle(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+def read_rectangle(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    """Return the box of a rectangle in pixels, which encloses it if it is rotated; its corners become an extra then."""
     x, w = (_percent(value[key], size[0]) for key in ("x", "width"))
     y, h = (_percent(value[key], size[1]) for key in ("y", "height"))
     box = [x, y, round(x + w, 9), round(y + h, 9)]
@@ -473,4 +475,4 @@ def _brush(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, An
     return [x0, y0, x1, y1], encode_in_box(mask[y0:y1, x0:x1], x0, y0, size[1], size[0])
 
 
-_GEOMETRIES = {"rectangle": _rectangle, "polygon": _polygon, "ellipse": _ellipse, "brush": _brush}
+_GEOMETRIES = {"rectangle": read_rectangle, "polygon": _polygon, "ellipse": _ellipse, "brush": _brush}

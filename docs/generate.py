@@ -31,6 +31,7 @@ PACKAGES = {
     "boxel.evaluation": "Metrics, baselines and comparisons. Truth comes first, prediction second.",
     "boxel.viz": "Overlays, plots and the report.",
     "boxel.review": "The page to review masks, and what was decided on it.",
+    "boxel.serving": "Masks for annotation tools, in their own protocols.",
     "boxel.training": "Training, and its settings.",
     "boxel.models": "The networks.",
     "boxel.losses": "Functions of tensors; they know no model and can be used with any.",

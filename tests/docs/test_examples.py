@@ -25,9 +25,11 @@ WITHOUT_EXAMPLE = {
     "PredictionSummary": "of `predict`, which writes files",
     "RepairRecord": "of `repair_with_record`, whose example shows it",
     "ReviewConfig": "settings of `serve_review`",
+    "ServeConfig": "settings of `serve_tool`",
     "Segmenter": "a base class; its subclasses have one",
     "Teacher": "a protocol; the page on labels shows how to write one",
     "serve_review": "of `boxel review`, which waits for a browser",
+    "serve_tool": "of `boxel serve`, which waits for an annotation tool",
     "write_evaluation_report": "of `boxel evaluate --report`, which gathers what it takes",
 }
 

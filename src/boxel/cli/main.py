@@ -19,6 +19,7 @@ from boxel.cli.label import ADAPT, LABEL, NEXT
 from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
 from boxel.cli.review import REVIEW
+from boxel.cli.serve import SERVE
 from boxel.cli.tools import DEMO, DOCTOR, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
 from boxel.cli.train import RECIPES, TRAIN
 from boxel.methods import METHODS, get_method
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "label": LABEL,
     "next": NEXT,
     "review": REVIEW,
+    "serve": SERVE,
     "draw": DRAW,
     "adapt": ADAPT,
     **TRAIN,

@@ -21,10 +21,20 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 import pytest
 
 from boxel.data import Annotations, read, write
-from boxel.review import DecisionStore, Review, apply_decisions, decisions_path, serve_review
+from boxel.review import (
+    DecisionStore,
+    Review,
+    ReviewConfig,
+    apply_decisions,
+    decisions_path,
+    serve_review,
+)
+from boxel.review.requests import SetState
+from boxel.review.service import ReviewService
 
 Server: TypeAlias = Any  # of conftest.py
 
@@ -425,3 +435,12 @@ def test_a_database_of_another_program_is_left_alone(masks: Path, scenes: Annota
     done = run_review(masks, *flags(scenes), "--decisions", file)
     assert done.returncode == 1 and "this file belongs to another program" in done.stderr
     assert file.read_bytes() == before and os.listdir(masks.parent).count("bookmarks.sqlite-journal") == 0
+
+
+def test_a_box_that_is_no_number_costs_nothing_else(scenes: Annotations, tmp_path: Path) -> None:
+    scenes = replace(scenes, boxes=scenes.boxes.copy())
+    scenes.boxes[1] = np.nan, 3, np.inf, 9
+    service = ReviewService(Review(scenes, DecisionStore(tmp_path / "a.sqlite")), None, ReviewConfig())
+    assert service.detail(1)["box"] == [0, 3, 0, 9]
+    json.dumps([service.detail(0), service.image_detail(0)], allow_nan=False)
+    assert service.change(1, 0, SetState(kind="state", state="deleted"))["state"] == "deleted"

@@ -10,6 +10,7 @@ from math import floor
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from boxel.labeling.box_segmenter import BoxSegmenter
 from boxel.labeling.review import DOUBT, choose_next
@@ -100,7 +101,7 @@ class ReviewService:
             "corrected": decision.maker == YOU,
             "suspect": review.suspects.get(row) if decision.state == "open" else None,
             "version": version,
-            "box": list(decision.box),
+            "box": _to_finite(decision.box),
         }
 
     def detail(self, row: int) -> dict[str, Any]:
@@ -114,7 +115,6 @@ class ReviewService:
             height, width = self.pictures.image(image).shape[:2]
         except BoxelError as error:  # the segmentation in the file is malformed, or the image cannot be read
             problem = self.describe_error(error)
-        others = np.flatnonzero(self.review.image_index == image)
         return summary | {
             "width": width,
             "height": height,
@@ -123,7 +123,7 @@ class ReviewService:
             else {"png": b64encode(mask.png).decode(), "left": mask.left, "top": mask.top},
             "problem": problem,
             "maker": self.review.entry(row).decision.maker,
-            "others": [self.summarize(other) for other in others.tolist() if other != row][:_MAX_OTHERS],
+            "others": _to_finite(self.review.boxes_in(image, row)[:_MAX_OTHERS]),
         }
 
     def describe_error(self, error: BoxelError) -> str:
@@ -167,7 +167,6 @@ class ReviewService:
     def image_detail(self, image: int) -> dict[str, Any]:
         """Return an image as if it were an object without a mask, for the first box in it."""
         height, width = self.pictures.image(image).shape[:2]
-        others = np.flatnonzero(self.review.image_index == image).tolist()
         return {
             "row": None,
             "image": image,
@@ -176,7 +175,7 @@ class ReviewService:
             "height": height,
             "box": [0, 0, width, height],
             "mask": None,
-            "others": [self.summarize(other) for other in others[:_MAX_OTHERS]],
+            "others": _to_finite(self.review.boxes_in(image)[:_MAX_OTHERS]),
         }
 
     def next(self, count: int) -> list[dict[str, Any]]:
@@ -255,10 +254,8 @@ class ReviewService:
         """
         if self.segmenter is None:
             return {}
-        review = self.review
-        others = np.flatnonzero((review.image_index == image) & (review.states != STATES.index("deleted")))
-        boxes = np.array([review.entry(other).decision.box for other in others.tolist() if other != own])
-        found = predict_in_box(self.segmenter, self.pictures.image(image), box, boxes.reshape(-1, 4), label)
+        others = self.review.boxes_in(image, own)
+        found = predict_in_box(self.segmenter, self.pictures.image(image), box, others, label)
         if found is None:
             return {"mask": None, "maker": None, "quality": None}
         return {"mask": found.rle, "maker": self.config.teacher, "quality": found.quality}
@@ -275,3 +272,8 @@ class ReviewService:
         if (high - low < 1).any():
             raise BoxelError("a box has sides of at least one pixel inside the image; draw a larger one.")
         return tuple(np.concatenate([low, high]).round(2).tolist())
+
+
+def _to_finite(boxes: ArrayLike) -> list[Any]:
+    """Return boxes for JSON, which has no NaN: a coordinate that is not a number becomes 0."""
+    return np.nan_to_num(np.asarray(boxes, dtype=np.float64), posinf=0, neginf=0).tolist()

@@ -49,7 +49,7 @@ class Review:
         states: (N,) int8, places in `STATES`.
         labels: (N,) int32, index of the class.
         quality: (N,) float64, estimated IoU of the mask with the ground truth; NaN if unknown.
-        sides: (N,) float64 pixels, square root of the area of the box.
+        boxes: (N, 4) float64, xyxy pixels.
         suspects: What may be wrong with boxes, by object.
         lock: Held while a decision is taken over; hold it to see the one just made, and none after it.
 
@@ -70,7 +70,7 @@ class Review:
         self.ids, self.image_index = list(data.ids), data.image_index
         self.states = np.zeros(len(self.ids), dtype=np.int8)
         self.labels, self.quality = data.labels.copy(), data.quality.astype(np.float64)
-        self.sides = np.sqrt((data.boxes[:, 2:] - data.boxes[:, :2]).clip(min=0).prod(axis=1))
+        self.boxes = data.boxes.copy()
         self.suspects = {row: kind for kind, rows in find_suspects(data).items() for row in rows}
         self._entries: dict[int, Entry] = {}
         self.lock = threading.RLock()
@@ -78,6 +78,18 @@ class Review:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def sides(self) -> NDArray[np.float64]:
+        """(N,) pixels, square root of the area of each box."""
+        return np.sqrt((self.boxes[:, 2:] - self.boxes[:, :2]).clip(min=0).prod(axis=1))
+
+    def boxes_in(self, image: int, but: int | None = None) -> NDArray[np.float64]:
+        """Return the (M, 4) boxes of the objects in an image, without deleted ones and one that is named."""
+        inside = (self.image_index == image) & (self.states != STATES.index("deleted"))
+        if but is not None:
+            inside[but] = False
+        return self.boxes[inside]
 
     def entry(self, row: int) -> Entry:
         """Return the object as it is now, and its version, which is 0 if nothing was decided about it."""
@@ -227,8 +239,7 @@ class Review:
         self.states[row] = STATES.index(decision.state)
         self.labels[row] = self.names.index(decision.category)
         self.quality[row] = np.nan if decision.quality is None else decision.quality
-        x0, y0, x1, y1 = decision.box
-        self.sides[row] = np.sqrt(max(x1 - x0, 0) * max(y1 - y0, 0))
+        self.boxes[row] = decision.box
 
     def _load(self) -> None:
         """Take over the decisions of earlier sessions."""
@@ -290,7 +301,7 @@ class Review:
         self.ids.append(id)
         self.image_index = np.append(self.image_index, np.int32(image))
         self.states, self.labels = np.append(self.states, np.int8(0)), np.append(self.labels, np.int32(0))
-        self.quality, self.sides = np.append(self.quality, np.nan), np.append(self.sides, 0.0)
+        self.quality, self.boxes = np.append(self.quality, np.nan), np.append(self.boxes, np.zeros((1, 4)), 0)
         return len(self.ids) - 1
 
 

@@ -102,7 +102,7 @@ export class Viewer {
     if (this.hidden) return;
     if (this.mask) this.#drawMask();
     this.#toImageUnits(context);
-    for (const other of object.others) this.#drawBox(other.box, "rgba(255, 255, 255, 0.45)", 1);
+    for (const other of object.others) this.#drawBox(other, "rgba(255, 255, 255, 0.45)", 1);
     this.#drawBox(object.box, this.color, 2);
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     this.drawTool(context);

@@ -143,7 +143,7 @@ class ReviewService:
                 self.review.restore(row, version, change.to)
             else:
                 self.review.decide(row, version, **fields)
-            return self.detail(row)
+            return self.detail(row) | {"progress": count_states(self.review)}
 
     def add(self, image: int, new: NewObject) -> dict[str, Any]:
         """Add an object with a predicted mask."""
@@ -151,7 +151,7 @@ class ReviewService:
         names = self.review.names
         label = names.index(new.category) if new.category in names else 0  # the review refuses it
         row = self.review.add(image, new.category, box, **self._predict(image, box, label))
-        return self.detail(row)
+        return self.detail(row) | {"progress": count_states(self.review)}
 
     def list_images(self, images: Sequence[int]) -> list[dict[str, Any]]:
         """Return what a list shows of images."""

@@ -91,8 +91,8 @@ function showProgress(progress) {
   ].join(" · ");
 }
 
-async function refreshProgress() {
-  showProgress(await getProgress());
+async function refreshProgress(progress) {
+  showProgress(progress ?? (await getProgress()));
   const isRandom = readFilters().order === "random";
   $("guarantee").hidden = !isRandom;
   if (isRandom) $("guarantee").textContent = (await getGuarantee()).text;
@@ -239,12 +239,13 @@ async function go(step) {
 
 // --- Changes
 
-async function commit(change, object = current) {
+// Send a change; unless it stays, another object is shown next.
+async function commit(change, object = current, stays = true) {
   if (change.kind === "new") {
     const made = await postObject(object.image, $("category").value, change.box);
     if (grid.shows === "objects") grid.rows.splice(grid.rows.indexOf(object.row) + 1, 0, made.row);
     await show(made, true);
-    return refreshProgress();
+    return refreshProgress(made.progress);
   }
   known.delete(object.row);
   let changed;
@@ -255,14 +256,14 @@ async function commit(change, object = current) {
     throw error;
   }
   history.add(changed.row, object.version, changed.version);
-  await took(changed);
+  await took(changed, stays);
   return changed;
 }
 
-async function took(changed) {
+async function took(changed, stays = true) {
   grid.update(changed);
-  if (current?.row === changed.row) await show(changed);
-  await refreshProgress();
+  if (stays && current?.row === changed.row) await show(changed);
+  await refreshProgress(changed.progress);
 }
 
 async function reload(row) {
@@ -276,9 +277,12 @@ async function decide(state) {
   if (current && current.row === null) return say("Draw a box, or open an object, first.");
   if (current) {
     const { row } = current;
-    const changed = await commit({ kind: "state", state: current.state === state ? "open" : state });
+    const next = current.state === state ? "open" : state;
+    const place = grid.rows.indexOf(row);
+    const goesOn = next !== "open" && grid.shows === "objects" && place >= 0 && place + 1 < grid.rows.length;
+    const changed = await commit({ kind: "state", state: next }, current, !goesOn);
     say(`${dataset.categories[changed.category].name} ${row + 1}: ${changed.state}`);
-    if (changed.state !== "open" && grid.shows === "objects") await go(1);
+    if (goesOn) await open(grid.rows[place + 1]);
     return;
   }
   const row = grid.focused();

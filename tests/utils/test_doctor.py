@@ -89,3 +89,8 @@ def test_a_gpu_that_pytorch_does_not_see(
 def test_a_library_that_crashes_is_a_finding() -> None:
     assert doctor._run("import os; os.abort()") == ("ended by signal 6", True)
     assert doctor._run("raise ValueError('no')") == ("ValueError: no", True)
+
+
+def test_a_package_that_is_missing_is_named_once(install: Callable[..., list[Finding]]) -> None:
+    found = install({"torch": None})
+    assert next(one.state for one in found if one.name == "without [sam]").startswith("torch; if you need it")

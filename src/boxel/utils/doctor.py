@@ -80,7 +80,7 @@ def _examine_memory() -> Iterator[Finding]:
 
 def _examine_packages() -> Iterator[Finding]:
     """Compare the packages with what boxel requires; those of an extra may be missing."""
-    versions, missing = dict[str, str](), dict[str, list[str]]()
+    versions, missing = dict[str, str](), dict[str, dict[str, None]]()
     for text in requires("boxel") or []:
         needed = Requirement(text)
         extra = next((name for name in _extras() if _belongs_to(needed, name)), "")
@@ -88,7 +88,7 @@ def _examine_packages() -> Iterator[Finding]:
             continue  # for developers, or for another system
         found = _version(needed.name)
         if found is None and extra:
-            missing.setdefault(extra, []).append(needed.name)
+            missing.setdefault(extra, {})[needed.name] = None  # each once, in their order
         elif found is None or not needed.specifier.contains(found, prereleases=True):
             state = "missing" if found is None else f"{found}, but {needed.specifier} is needed"
             remedy = f"pip install --upgrade 'boxel[{extra}]'" if extra else "pip install --upgrade boxel"

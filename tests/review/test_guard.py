@@ -23,8 +23,9 @@ from boxel.data import Annotations, read, write
 from boxel.masks.rle import decode
 from boxel.review import DecisionStore, Review
 from boxel.review.app import make_app
+from boxel.review.config import ReviewConfig
 from boxel.review.guard import Guard
-from boxel.review.service import ReviewConfig, ReviewService
+from boxel.review.service import ReviewService
 from boxel.utils.errors import BoxelError
 
 Server: TypeAlias = Any  # of conftest.py

@@ -49,7 +49,7 @@ def _review_options() -> list[Option]:
 
 def _review(given: dict[str, Any]) -> int:
     from boxel.data import write
-    from boxel.review import ReviewConfig, apply_decisions, decisions_path, is_folder_of_images, serve_review
+    from boxel.review import ReviewConfig, apply_decisions, decisions_path, is_folder_of_images
 
     source = given["annotations"]
     decisions = Path(given.get("decisions") or decisions_path(source))
@@ -60,6 +60,8 @@ def _review(given: dict[str, Any]) -> int:
         write(reviewed, given["export"], given.get("format"))
         print(f"{_describe(counts)}\nwritten to {given['export']}")
         return 0
+    from boxel.review import serve_review  # which needs the extra, unlike what is above
+
     if len(data.ids) and not data.has_segmentation.any():
         logger.warning("%s has boxes only; `boxel label` predicts their masks first", source)
     check_writable(str(decisions))

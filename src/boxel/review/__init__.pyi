@@ -1,3 +1,4 @@
+from .config import ReviewConfig as ReviewConfig
 from .decisions import Conflict as Conflict
 from .decisions import Decision as Decision
 from .decisions import DecisionStore as DecisionStore
@@ -9,5 +10,4 @@ from .selection import Selection as Selection
 from .selection import count_states as count_states
 from .selection import select as select
 from .serve import serve_review as serve_review
-from .service import ReviewConfig as ReviewConfig
 from .session import Review as Review

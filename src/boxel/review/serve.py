@@ -16,10 +16,11 @@ import uvicorn
 from boxel.data import Annotations
 from boxel.labeling.box_segmenter import BoxSegmenter
 from boxel.review.app import make_app
+from boxel.review.config import ReviewConfig
 from boxel.review.decisions import DecisionStore
 from boxel.review.guard import Guard
 from boxel.review.selection import count_states
-from boxel.review.service import ReviewConfig, ReviewService
+from boxel.review.service import ReviewService
 from boxel.review.session import Review
 from boxel.utils.errors import UsageError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import floor
 from typing import Any, TypeAlias
 
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from boxel.labeling.box_segmenter import BoxSegmenter
-from boxel.labeling.review import DOUBT, choose_next
+from boxel.labeling.review import choose_next
 from boxel.masks.rle import Rle, decode_in_box
+from boxel.review.config import ReviewConfig
 from boxel.review.editing import brush, correct, move_outline, predict_in_box
 from boxel.review.pictures import Pictures, mask_png
 from boxel.review.requests import (
@@ -39,23 +39,6 @@ BoxTuple: TypeAlias = tuple[float, float, float, float]
 
 _MAX_OTHERS = 500  # objects of one image besides the one that is shown
 _SAME_BOX = 1.0  # pixels by which a mask may reach beyond its box
-
-
-@dataclass(frozen=True)
-class ReviewConfig:
-    """What a review page is for.
-
-    Attributes:
-        name: Of the dataset, as a title.
-        teacher: Name of what predicts masks, which becomes their source.
-        guarantee: IoU with the true masks that the reviewer wants to guarantee, in (0, 1).
-        takes_images: Images that are dropped on the page are written into the folder of the dataset.
-    """
-
-    name: str = "dataset"
-    teacher: str = ""
-    guarantee: float = DOUBT
-    takes_images: bool = False
 
 
 class ReviewService:

@@ -337,3 +337,30 @@ def test_the_random_order_states_what_it_guarantees(page: Page) -> None:
         page.keyboard.press("a")
         saved(page)
     expect(page.locator("#guarantee")).to_contain_text(re.compile("about 2[3-8] more masks"))
+
+
+def test_another_dataset_at_the_same_port_has_its_own_pictures_and_history(
+    browser: Browser, scenes: Annotations, tmp_path: Path
+) -> None:
+    """A browser keeps pictures by their addresses, and a tab what it can undo; both belong to one dataset."""
+    context, found = browser.new_context(), []
+    tab, port = context.new_page(), 0
+    for name, row in (("a", 0), ("b", 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write(scenes.select_instances([row]), folder / "masks.json")
+        flags = ["--port", str(port)] if port else []
+        with Server(folder / "masks.json", "--images", str(scenes.root), *flags) as server:
+            port = server.port
+            tab.goto(server.link)
+            tab.wait_for_selector("#grid img")
+            address = tab.get_attribute("#grid img", "src")
+            found.append(tab.evaluate("url => fetch(url).then((a) => a.text())", address))
+            if name == "b":
+                tab.keyboard.press("z")
+                expect(tab.locator("#message")).to_have_text("There is nothing left.")
+            tab.focus("#grid button")
+            tab.keyboard.press("r")
+            expect(tab.locator("#grid .note")).to_contain_text("rejected")
+    context.close()
+    assert found[0] != found[1]

@@ -211,6 +211,16 @@ def test_only_the_random_order_up_to_the_first_open_mask_counts(tmp_path: Path) 
     assert guarantee_so_far(review, 0.8) == (None, 19)
 
 
+def test_masks_that_were_accepted_out_of_order_do_not_leave_a_better_rest(tmp_path: Path) -> None:
+    review = Review(many_masks(400), DecisionStore(tmp_path / "a.sqlite"))
+    rows = decide_in_random_order(review, 60)
+    before = guarantee_so_far(review, 0.8)
+    left = select(review, Selection(order="random")).tolist()[60:100]  # the bad ones, for all that is known
+    for row in sorted(set(range(400)) - {*rows, *left}):
+        review.decide(row, 0, state="accepted")
+    assert guarantee_so_far(review, 0.8) == before
+
+
 def test_corrected_and_rejected_masks_count_by_their_iou(tmp_path: Path) -> None:
     review = Review(many_masks(400), DecisionStore(tmp_path / "a.sqlite"))
     rows = decide_in_random_order(review, 60)

@@ -28,7 +28,7 @@ def _review_options() -> list[Option]:
         "SQLite file of what you decide, for this and later sessions; by default beside the annotations"
     )
     teacher = (
-        "what predicts the masks of boxes that you move or add, as for `boxel label`; `none` for nothing"
+        "what predicts masks in boxes that you move or add, like that of `boxel label`; `none` for nothing"
     )
     export = "write the dataset with what you decided so far to this file or folder, and open no page"
     guarantee = "IoU with the true masks to guarantee, by what you decide in the random order"

@@ -60,10 +60,13 @@ class Cache(Generic[T]):
             with self._lock:
                 if key in self.values:
                     return self.values[key]
-            value = make()
+            try:
+                value = make()
+            finally:
+                with self._lock:
+                    self._locks.pop(key, None)
             with self._lock:
                 self.values[key] = value
-                self._locks.pop(key, None)
                 total = sum(map(self.size, self.values.values()))
                 while total > self.max_size and len(self.values) > 1:
                     total -= self.size(self.values.popitem(last=False)[1])

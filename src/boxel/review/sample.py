@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.labeling.guarantee import MIN_SIDE, MIN_TRUE_MASKS, CheckedMasks, Guarantee, guarantee_masks
+from boxel.labeling.guarantee import (
+    CONFIDENCE,
+    MIN_SHARE,
+    MIN_SIDE,
+    MIN_TRUE_MASKS,
+    CheckedMasks,
+    Guarantee,
+    guarantee_masks,
+)
 from boxel.masks.rle import mask_iou
 from boxel.review.decisions import Decision
 from boxel.review.session import STATES, Review
@@ -25,9 +33,10 @@ def random_ranks(review: Review) -> NDArray[np.int64]:
 def guarantee_so_far(review: Review, iou: float) -> tuple[Guarantee | None, int]:
     """Guarantee what can be guaranteed by the masks that were decided on in the random order.
 
-    The sample are the masks of that order up to the first one that is open: whatever else was decided on, they are a
-    random sample of all. An accepted mask has an IoU of 1 with the true one, a corrected mask the IoU of the predicted
-    mask with it, and a rejected one an IoU of 0. Objects that are ignored or deleted have no true mask.
+    The sample are the masks of that order up to the first one that is open. The guarantee is about all predicted masks
+    outside of it, as they were predicted, whether they were decided on or not: those that are still open may be the
+    worst ones. An accepted mask has an IoU of 1 with the true one, a corrected mask the IoU of the predicted mask with
+    it, and a rejected one an IoU of 0. Objects that are ignored or deleted have no true mask.
 
     Args:
         review: The review.
@@ -54,15 +63,33 @@ def guarantee_so_far(review: Review, iou: float) -> tuple[Guarantee | None, int]
     large = (data.boxes[:, 2:] - data.boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE
     order = np.argsort(random_ranks(review)[:own])
     order = order[(predicted & large)[order]]
-    decided = review.states[:own] != STATES.index("open")
-    is_open = ~decided[order]
+    is_open = review.states[order] == STATES.index("open")
     sample = order[: is_open.argmax()] if is_open.any() else order
     true = [(row, review.entry(row).decision) for row in sample.tolist()]
     rated = [(data.quality[row], _true_iou(review, row, one)) for row, one in true if _is_object(one)]
     if len(rated) < MIN_TRUE_MASKS:
         return None, MIN_TRUE_MASKS - len(rated)
     quality, ious = np.array(rated, dtype=np.float64).T
-    return guarantee_masks(data, predicted, decided, CheckedMasks(quality, ious, iou))[1], 0
+    sampled = np.zeros(own, dtype=bool)
+    sampled[sample] = True
+    return guarantee_masks(data, predicted, sampled, CheckedMasks(quality, ious, iou))[1], 0
+
+
+def describe_guarantee(found: Guarantee) -> str:
+    """State what is guaranteed of the masks outside of the sample, after "Of the 60 masks decided on, ".
+
+    Examples:
+        >>> describe_guarantee(Guarantee(0.8, 0.7, 90, 10, 60, 50, 1, 0)).split(":")[0]
+        '50 have a quality of at least 0.70, 1 of them an IoU below 0.8'
+    """
+    if not found.masks:
+        more = f"; about {found.missing:,} more may change that" if found.missing else ""
+        return f"{found.failures} have an IoU below {found.iou:g}, too many for a guarantee{more}."
+    return (
+        f"{found.above} have a quality of at least {found.threshold:.2f}, {found.failures} of them an IoU below "
+        f"{found.iou:g}: with {CONFIDENCE:.0%} confidence, at least {MIN_SHARE:.0%} of the {found.masks:,} other masks "
+        "of that quality have that IoU, as they were predicted."
+    )
 
 
 def _is_object(decision: Decision) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import blake2b
 from math import floor
 from typing import Any, TypeAlias
 
@@ -28,7 +30,7 @@ from boxel.review.requests import (
     SetState,
     Stroke,
 )
-from boxel.review.sample import guarantee_so_far
+from boxel.review.sample import describe_guarantee, guarantee_so_far
 from boxel.review.selection import count_states
 from boxel.review.session import STATES, YOU, Review
 from boxel.utils.errors import BoxelError
@@ -54,6 +56,9 @@ class ReviewService:
         self.review, self.segmenter, self.config = review, segmenter, config
         self.pictures = Pictures(review)
         self._choosing = threading.Lock()
+        # Another review may use the same port later, and must not get the pictures that a browser kept of this one.
+        self._key = secrets.token_hex(4)
+        self._history = blake2b(str(review.store.path.resolve()).encode(), digest_size=8).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return what the page shows of the whole dataset."""
@@ -61,6 +66,8 @@ class ReviewService:
         colors = ["#{:02x}{:02x}{:02x}".format(*pick_color(label)) for label in range(len(names))]
         return {
             "name": self.config.name,
+            "key": self._key,  # of this run, a part of the addresses of pictures
+            "history": self._history,  # of the dataset, by which a tab keeps what it can undo
             "images": len(self.review.data),
             "objects": len(self.review),
             "takes_images": self.config.takes_images,
@@ -183,8 +190,7 @@ class ReviewService:
         if guarantee is None:
             more, iou = count_noun(missing, "more mask"), self.config.guarantee
             return f"A guarantee of an IoU of {iou:g} needs decisions about {more} in the random order."
-        text = guarantee.describe()
-        return f"{text[0].upper()}{text[1:]}."
+        return f"Of the {guarantee.checked} masks decided on in the random order, {describe_guarantee(guarantee)}"
 
     def _to_fields(self, row: int, change: Edit) -> dict[str, Any]:
         """Return what a change makes of the fields of a decision."""

@@ -23,7 +23,14 @@ function post(path, body) {
   });
 }
 
-export const getDataset = () => request("/api/dataset");
+let key = ""; // of the running server, without which a browser may show pictures that it kept of another dataset
+
+export async function getDataset() {
+  const dataset = await request("/api/dataset");
+  key = dataset.key;
+  return dataset;
+}
+
 export const getProgress = () => request("/api/progress");
 export const getGuarantee = () => request("/api/guarantee");
 export const getSelection = (filters) => request(`/api/selection?${new URLSearchParams(filters)}`);
@@ -42,9 +49,9 @@ export function postImage(file) {
 }
 
 export const thumbnailUrl = (object, plain) =>
-  `/api/objects/${object.row}/thumbnail?version=${object.version}${plain ? "&plain=true" : ""}`;
+  `/api/objects/${object.row}/thumbnail?key=${key}&version=${object.version}${plain ? "&plain=true" : ""}`;
 
 export function partUrl(image, [x0, y0, x1, y1], width) {
-  const window = { x0, y0, x1, y1, width };
+  const window = { key, x0, y0, x1, y1, width };
   return `/api/images/${image}/part?${new URLSearchParams(window)}`;
 }

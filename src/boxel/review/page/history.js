@@ -1,10 +1,9 @@
 // What this tab has done, so that it can be undone; it survives a reload of the tab.
 
-const KEY = "boxel-history";
-
 export class History {
-  constructor() {
-    const { done = [], undone = [] } = JSON.parse(sessionStorage.getItem(KEY) ?? "{}");
+  constructor(dataset) {
+    this.place = `boxel-history-${dataset}`; // a tab may review several datasets
+    const { done = [], undone = [] } = JSON.parse(sessionStorage.getItem(this.place) ?? "{}");
     this.done = done; // {row, from, to, now}: versions before and after, and the one that holds now
     this.undone = undone;
   }
@@ -44,6 +43,6 @@ export class History {
   }
 
   #save() {
-    sessionStorage.setItem(KEY, JSON.stringify({ done: this.done.slice(-500), undone: this.undone }));
+    sessionStorage.setItem(this.place, JSON.stringify({ done: this.done.slice(-500), undone: this.undone }));
   }
 }

@@ -18,18 +18,18 @@ const KEYS = {
 const PREFETCHED = 2; // objects after the one that is shown
 
 const $ = (id) => document.getElementById(id);
-const history = new History();
 const viewer = (window.boxelView = new Viewer($("canvas")));
 const tools = new Tools(viewer, (change) => guarded(() => commit(change)));
 const grid = new Grid($("grid"), $("pages"), (row) => guarded(() => open(row)));
 const known = new Map(); // requests of objects that come next, by row
-let dataset, current = null, busy = Promise.resolve(), waiting = 0; // pieces of work that are not done
+let dataset, history, current = null, busy = Promise.resolve(), waiting = 0; // pieces of work that are not done
 
 start();
 
 async function start() {
   try {
     dataset = await getDataset();
+    history = new History(dataset.history);
   } catch (error) {
     say(error.message, true);
     return;

@@ -33,8 +33,9 @@ from boxel.review import (
     decisions_path,
     serve_review,
 )
-from boxel.review.requests import SetState
+from boxel.review.requests import SetState, Stroke
 from boxel.review.service import ReviewService
+from boxel.utils.errors import BoxelError
 
 Server: TypeAlias = Any  # of conftest.py
 
@@ -444,3 +445,13 @@ def test_a_box_that_is_no_number_costs_nothing_else(scenes: Annotations, tmp_pat
     assert service.detail(1)["box"] == [0, 3, 0, 9]
     json.dumps([service.detail(0), service.image_detail(0)], allow_nan=False)
     assert service.change(1, 0, SetState(kind="state", state="deleted"))["state"] == "deleted"
+
+
+def test_a_stroke_that_changes_nothing_is_no_decision(scenes: Annotations, tmp_path: Path) -> None:
+    service = ReviewService(Review(scenes, DecisionStore(tmp_path / "a.sqlite")), None, ReviewConfig())
+    x, y = ((scenes.boxes[0, :2] + scenes.boxes[0, 2:]) / 2).tolist()
+    inside = Stroke(kind="brush", points=[(x, y)], radius=2, add=True)
+    with pytest.raises(BoxelError, match="this changes nothing in the mask"):
+        service.change(0, 0, inside)
+    assert service.review.entry(0).version == 0
+    assert service.change(0, 0, inside.model_copy(update={"add": False}))["corrected"]

@@ -223,6 +223,8 @@ class ReviewService:
 
     def _draw(self, row: int, rle: Rle) -> dict[str, Any]:
         """Return the fields of a mask that the reviewer drew; its box grows if it does not hold the mask."""
+        if rle == self.review.rle(row):
+            raise BoxelError("this changes nothing in the mask; Shift or the right button removes a part.")
         mask, left, top = decode_in_box(rle)
         if not mask.size:
             return {"mask": None, "maker": None, "quality": None, "state": "open"}

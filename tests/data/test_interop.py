@@ -65,6 +65,19 @@ def test_hugging_face_survives_its_own_files(scenes: Annotations, tmp_path: Path
     ]
 
 
+def test_an_image_that_is_not_one_costs_its_row(
+    scenes: Annotations, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
+    files = [str(tmp_path / "broken.jpg"), str(tmp_path / "missing.jpg"), str(scenes.image_path(0))]
+    rows = {"image": files, "objects": [{"bbox": [[1.0, 2, 3, 4]], "category": [0]}] * 3}
+    dataset = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    found = from_huggingface(dataset, tmp_path / "images")
+    assert found.paths == [scenes.image_path(0).name] and found.boxes.tolist() == [[1, 2, 4, 6]]
+    assert "2 rows left out, without a readable image: row 0 (" in caplog.text and "row 1 (" in caplog.text
+
+
 def test_columns_of_others(scenes: Annotations, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = {"image": [str(scenes.image_path(0))], "objects": [{"bbox": [[1.0, 2, 3, 4]], "category": [2]}]}

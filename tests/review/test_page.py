@@ -156,6 +156,12 @@ def test_a_new_object_gets_a_mask(page: Page, scenes: Annotations) -> None:
     found = get(page, f"/api/objects/{len(scenes.ids)}")
     assert found["mask"] and found["image"] == 0
     assert get(page, "/api/dataset")["objects"] == len(scenes.ids) + 1
+    page.keyboard.press("z")
+    saved(page)
+    assert get(page, f"/api/objects/{len(scenes.ids)}")["state"] == "deleted"
+    page.keyboard.press("y")
+    saved(page)
+    assert get(page, f"/api/objects/{len(scenes.ids)}")["state"] == "open"
 
 
 def test_the_class_is_changed_by_a_number(page: Page, scenes: Annotations) -> None:

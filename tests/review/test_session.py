@@ -140,6 +140,16 @@ def test_added_objects_come_last_and_stay(review: Review) -> None:
     assert not found.has_segmentation[row] and found.trusted[row]
 
 
+def test_an_added_object_is_undone_and_comes_back(review: Review) -> None:
+    row = review.add(2, review.names[0], (4.0, 5.0, 20.0, 25.0))
+    assert review.restore(row, 1, to=0).decision.state == "deleted"
+    assert len(review.apply().ids) == len(review.data.ids)
+    later = again(review)
+    assert len(later.apply().ids) == len(review.data.ids)
+    assert later.restore(row, 2, to=1).decision.state == "open"
+    assert len(later.apply().ids) == len(review.data.ids) + 1
+
+
 def test_acceptance_takes_the_mark_of_a_suspect_box_away(scenes: Annotations, tmp_path: Path) -> None:
     extras = scenes.extras.copy()
     extras[0] = extras[1] = mark_suspect(b'{"track_id":4}', "empty")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -18,12 +19,15 @@ from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.images import image_size
 from boxel.masks.rle import decode, encode
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, first_line
 from boxel.utils.files import atomic_path
+from boxel.utils.printable import count_noun, name_some
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from supervision import DetectionDataset
+
+logger = logging.getLogger(__name__)
 
 _OBJECTS = ("id", "bbox", "category", "area", "iscrowd", "segmentation", "quality", "source", "trusted")
 """Columns of objects in datasets of Hugging Face."""
@@ -150,6 +154,8 @@ def from_huggingface(dataset: Dataset, images: str | Path) -> Annotations:
             there. `category` is a `ClassLabel` or a number.
         images: The folder.
 
+    Rows whose image is not one are left out, which is logged.
+
     Raises:
         BoxelError: It has no such columns, or an image cannot be written.
 
@@ -166,10 +172,15 @@ def from_huggingface(dataset: Dataset, images: str | Path) -> Annotations:
     folder = Path(images)
     features = _features_of_objects(dataset)
     classes = getattr(features.get("category"), "names", None)
-    rows, most = Builder(), 0
+    rows, most, bad = Builder(), 0, list[str]()
     stored = dataset.cast_column("image", _import("datasets").Image(decode=False))
     for number, row in enumerate(stored):
-        name = _write_image(row["image"], folder, number)
+        try:
+            content, suffix = _read_stored(row["image"])
+        except (OSError, TypeError, Image.DecompressionBombError) as error:
+            bad.append(f"row {number} ({first_line(error)})")
+            continue
+        name = _write_image(content, row["image"].get("path") or f"{number:06d}{suffix}", folder, number)
         image = rows.add_image(_as_id(row.get("image_id", number + 1)), name, *image_size(folder / name))
         for one in _unzip(row["objects"]):
             x, y, width, height = one["bbox"]
@@ -187,6 +198,10 @@ def from_huggingface(dataset: Dataset, images: str | Path) -> Annotations:
                 trusted=one.get("trusted") is not False,
                 area=one.get("area"),
             )
+    if bad:
+        logger.warning(
+            "%s left out, without a readable image: %s", count_noun(len(bad), "row"), name_some(bad)
+        )
     classes = classes or [str(label) for label in range(most + 1)]
     return rows.build(folder, [Category(k, name) for k, name in enumerate(classes, start=1)], folder)
 
@@ -236,20 +251,21 @@ def _unzip(objects: Any) -> list[dict[str, Any]]:
     return [dict(zip(objects, values, strict=True)) for values in zip(*objects.values(), strict=True)]
 
 
-def _write_image(image: dict[str, Any], folder: Path, number: int) -> str:
-    """Return the name of an image in a folder, where it is written unless it is there."""
-    content, path = image.get("bytes"), image.get("path")
-    if content is None:
-        content = Path(str(path)).read_bytes()
+def _read_stored(image: dict[str, Any]) -> tuple[bytes, str]:
+    """Return an image as it is stored, and the suffix of its format."""
+    content = image["bytes"]
+    content = Path(image["path"]).read_bytes() if content is None else content
     with Image.open(io.BytesIO(content)) as opened:
-        suffix = _SUFFIXES.get(opened.format or "", ".png")
-    name = Path(path).name if path else f"{number:06d}{suffix}"
-    target = folder / name
-    if target.is_file() and target.read_bytes() != content:
-        name = f"{number:06d}{suffix}"
-        target = folder / name
-    if not target.is_file():
-        with atomic_path(target) as temporary:
+        return content, _SUFFIXES.get(opened.format or "", ".png")
+
+
+def _write_image(content: bytes, path: str, folder: Path, number: int) -> str:
+    """Return the name of an image in a folder, where it is written unless it is there."""
+    name = Path(path).name
+    if (folder / name).is_file() and (folder / name).read_bytes() != content:
+        name = f"{number:06d}{Path(path).suffix}"
+    if not (folder / name).is_file():
+        with atomic_path(folder / name) as temporary:
             temporary.write_bytes(content)
     return name
 

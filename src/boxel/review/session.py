@@ -133,6 +133,8 @@ class Review:
     def restore(self, row: int, version: int, to: int) -> Entry:
         """Commit an object as it was at another version: undo, or redo.
 
+        Version 0 is the object as the dataset has it; one that the reviewer added is deleted again.
+
         Raises:
             Conflict: There is a newer version than the one seen, or there is no such other version.
         """
@@ -140,6 +142,8 @@ class Review:
             versions = dict(self.store.history(self._key(row)))
             if row < len(self.data.ids):
                 versions[0] = self._original(row)
+            elif 1 in versions:
+                versions[0] = msgspec.structs.replace(versions[1], state="deleted")
             if to not in versions:
                 raise Conflict(f"object {self.ids[row]} has no version {to}; look at it again.")
             return self._commit(row, version, versions[to])

@@ -243,6 +243,7 @@ async function go(step) {
 async function commit(change, object = current, stays = true) {
   if (change.kind === "new") {
     const made = await postObject(object.image, $("category").value, change.box);
+    history.add(made.row, 0, made.version);
     if (grid.shows === "objects") grid.rows.splice(grid.rows.indexOf(object.row) + 1, 0, made.row);
     await show(made, true);
     return refreshProgress(made.progress);

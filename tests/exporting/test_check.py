@@ -83,3 +83,12 @@ def test_logits_agree_to_a_thousandth():
         and not LogitCheck(8, 0.0011).agrees
     )
     assert str(LogitCheck(8, 0.00012)) == "8 crops, logits within 0.00012"
+
+
+def test_boxes_that_share_a_place_are_compared_with_their_own(two):
+    """Boxes of one label that are fitted to masks after NMS may be alike."""
+    masks = [rectangle(10, 10, 30, 30), rectangle(10, 10, 30, 15)]
+    alike = replace(two, boxes=two.boxes[[0, 0]], labels=np.array([0, 0]), rles=masks)
+    assert compare(alike, alike) == InstanceCheck(2, 0, 0.0, 0.0, 1.0)
+    assert not compare(alike, replace(alike, rles=masks[::-1])).agrees
+    assert compare(alike, alike[:1]).unmatched == 1

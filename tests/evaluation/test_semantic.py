@@ -28,7 +28,7 @@ from boxel.evaluation.semantic import (
     semantic_metrics,
     trimap_metrics,
 )
-from boxel.models.semantic.inference import SemanticInferenceConfig
+from boxel.models.settings import SemanticInferenceConfig
 from boxel.utils.errors import BoxelError
 
 

@@ -13,8 +13,9 @@ from boxel.exporting.onnx import trace
 from boxel.exporting.same_conv import SameConv
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
-from boxel.models.inference import InferenceConfig, predict_batch
+from boxel.models.inference import predict_batch
 from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
+from boxel.models.settings import InferenceConfig
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from boxel.exporting.check import TIE, LabelCheck, check_segmenter
 from boxel.exporting.onnx import trace
 from boxel.exporting.semantic import SegmenterGraph
 from boxel.models.onnx import OnnxSegmenter
-from boxel.models.semantic.inference import SemanticInferenceConfig, predict_label_map
+from boxel.models.semantic.inference import predict_label_map
+from boxel.models.settings import SemanticInferenceConfig
 
 RESNET = {"backbone": "resnet10t", "output_stride": 8, "kernel": 5, "dilation": 3, "hidden": 8}
 VGG = {"backbone": "vgg11", "output_stride": 8, "classifier": "fully-connected", "hidden": 8}

@@ -1,13 +1,16 @@
 """Region NMS: which of several overlapping masks are kept."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.ops import batched_nms
 
-from boxel.masks.nms import mask_nms, region_nms
+from boxel.masks.nms import region_nms
 from boxel.masks.rle import encode
+from boxel.masks.suppression import box_nms, mask_nms
 
 
 def rows(*texts: str) -> Tensor:
@@ -58,7 +61,7 @@ def test_empty_masks_suppress_nothing():
 
 
 def test_no_masks():
-    assert mask_nms([], torch.zeros(0), torch.zeros(0).long(), 0.5).tolist() == []
+    assert mask_nms([], np.zeros(0), np.zeros(0, int), 0.5).tolist() == []
     kept = region_nms(torch.zeros(0, 3, 4, dtype=torch.bool), torch.zeros(0), torch.zeros(0).long(), 0.5)
     assert kept.shape == (0,)
     assert kept.dtype == torch.int64
@@ -96,8 +99,8 @@ def test_the_result_matches_a_greedy_loop(seed, count, density, threshold):
 @pytest.mark.parametrize(("threshold", "expected"), [(0.33, [1]), (1 / 3, [1, 0])])
 def test_codes_of_masks_are_suppressed_by_their_iou(threshold, expected):
     rles = [encode(mask.numpy()) for mask in PAIR]
-    assert mask_nms(rles, torch.tensor([0.6, 0.7]), torch.tensor([3, 3]), threshold).tolist() == expected
-    assert mask_nms(rles, torch.tensor([0.6, 0.7]), torch.tensor([3, 4]), threshold).tolist() == [1, 0]
+    assert mask_nms(rles, np.array([0.6, 0.7]), np.array([3, 3]), threshold).tolist() == expected
+    assert mask_nms(rles, np.array([0.6, 0.7]), np.array([3, 4]), threshold).tolist() == [1, 0]
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
@@ -106,5 +109,16 @@ def test_codes_are_suppressed_like_masks(seed, threshold):
     masks = torch.rand(9, 3, 4, generator=random) > 0.4
     scores, labels = torch.rand(9, generator=random), torch.randint(0, 2, (9,), generator=random)
     rles = [encode(mask.numpy()) for mask in masks]
-    kept = mask_nms(rles, scores, labels, threshold).tolist()
+    kept = mask_nms(rles, scores.numpy(), labels.numpy(), threshold).tolist()
     assert kept == region_nms(masks, scores, labels, threshold).tolist()
+
+
+def test_boxes_are_suppressed_like_those_of_torchvision():
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 30, (60, 2))
+    boxes = np.hstack([corners, corners + random.uniform(1, 20, (60, 2))]).astype(np.float32)
+    scores, labels = random.random(60).astype(np.float32), random.integers(0, 3, 60)
+    kept = box_nms(boxes, scores, labels, 0.3).tolist()
+    expected = batched_nms(*map(torch.from_numpy, (boxes, scores, labels)), 0.3)
+    assert kept == expected.tolist() and 10 < len(kept) < 60
+    assert box_nms(boxes[:0], scores[:0], labels[:0], 0.3).tolist() == []

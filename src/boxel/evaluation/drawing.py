@@ -176,8 +176,8 @@ def _predict(
     Instances have at least the minimum score, or if it is None the usual one of drawings.
     """
     from boxel.models.io import load
+    from boxel.models.label_map import LabelMap
     from boxel.models.prediction import iter_predictions
-    from boxel.models.semantic.inference import LabelMap
     from boxel.models.thresholds import keep_confident, settle_draw_score
 
     model = load(run).to(resolve_device("auto"))

@@ -36,8 +36,8 @@ from boxel.utils.printable import count_noun
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detector
-    from boxel.models.inference import InferenceConfig
     from boxel.models.instances import Instances
+    from boxel.models.settings import InferenceConfig
 
 logger = logging.getLogger(__name__)
 

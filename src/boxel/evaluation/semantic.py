@@ -29,8 +29,8 @@ from boxel.evaluation.tables import format_cell, format_table
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
-    from boxel.models.semantic.inference import SemanticInferenceConfig
     from boxel.models.semantic.model import Segmenter
+    from boxel.models.settings import SemanticInferenceConfig
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from boxel.data.images import read_image
 from boxel.data.label_maps import BACKGROUND_NAME, IGNORE_INDEX
 from boxel.evaluation.semantic import load_labels
 from boxel.models.fcrn.instances import FCRNInstances
-from boxel.models.inference import InferenceConfig, predict_batch
+from boxel.models.inference import predict_batch
 from boxel.models.instances import Instances
+from boxel.models.settings import InferenceConfig
 from boxel.utils.errors import UsageError
 
 

@@ -13,7 +13,6 @@ from .crops import extract_crops as extract_crops
 from .crops import resample as resample
 from .grabcut import grabcut_from_box as grabcut_from_box
 from .grabcut import grabcut_from_ellipse as grabcut_from_ellipse
-from .nms import mask_nms as mask_nms
 from .nms import region_nms as region_nms
 from .paste import paste_windows as paste_windows
 from .rle import Rle as Rle
@@ -24,3 +23,4 @@ from .rle import encode_in_box as encode_in_box
 from .rle import to_rle as to_rle
 from .spans import box_masks as box_masks
 from .spans import box_spans as box_spans
+from .suppression import mask_nms as mask_nms

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
-
-from boxel.masks.rle import Rle
 
 
 def region_nms(masks: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
@@ -38,23 +32,6 @@ def region_nms(masks: Tensor, scores: Tensor, labels: Tensor, threshold: float) 
     """
     order = scores.argsort(descending=True, stable=True)
     better, worse = _overlapping_pairs(masks[order].flatten(1), labels[order], threshold)
-    return order[_suppress(better, worse, len(order))]
-
-
-def mask_nms(rles: Sequence[Rle], scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """Suppress masks of whole images like :func:`region_nms`, but given as compressed run-length codes.
-
-    Examples:
-        >>> from boxel.masks.rle import encode
-        >>> rles = [encode(np.array([row])) for row in ([1, 1, 0], [0, 1, 1])]
-        >>> mask_nms(rles, torch.tensor([0.6, 0.9]), torch.tensor([0, 0]), threshold=0.3)
-        tensor([1])
-    """
-    order = scores.argsort(descending=True, stable=True)
-    ranked, own = [rles[index] for index in order.tolist()], labels[order]
-    iou = np.reshape(coco_mask.iou(ranked, ranked, [0] * len(ranked)), (len(ranked), len(ranked)))
-    clashing = (torch.from_numpy(iou) > threshold) & (own[:, None] == own)
-    better, worse = clashing.triu(1).nonzero(as_tuple=True)
     return order[_suppress(better, worse, len(order))]
 
 

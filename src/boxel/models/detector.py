@@ -156,7 +156,7 @@ class Detector(nn.Module):
 
         Args:
             images: A file, a PIL image, an array, or a list of these (see :func:`~boxel.data.sources.to_image`).
-            **settings: Fields of :class:`~boxel.models.inference.InferenceConfig`, e.g. ``flip=True``; the others are
+            **settings: Fields of :class:`~boxel.models.settings.InferenceConfig`, e.g. ``flip=True``; the others are
                 those of the training.
 
         Returns:

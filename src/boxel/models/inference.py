@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -17,53 +15,21 @@ from torchvision.ops import batched_nms
 from torchvision.transforms.v2 import functional as F
 
 from boxel.data.sources import ImageLike, to_image
-from boxel.masks.nms import mask_nms
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle
+from boxel.masks.suppression import mask_nms
 from boxel.models.instances import Instances
-from boxel.models.thresholds import SCORE_THRESHOLDS, ScoreThreshold, describe_thresholds, min_scores
-from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
-from boxel.utils.errors import BoxelError, UsageError
+from boxel.models.settings import InferenceConfig, apply_settings, resize_factor
+from boxel.models.thresholds import min_scores
+from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detections, Detector
+    from boxel.models.label_map import LabelMap
     from boxel.models.onnx import OnnxDetector
-    from boxel.models.semantic.inference import LabelMap
-
-logger = logging.getLogger(__name__)
 
 InstanceModel: TypeAlias = "Detector | OnnxDetector"
 ResultT = TypeVar("ResultT", Instances, "LabelMap")
-
-
-@dataclass
-class InferenceConfig(Config):
-    """Preprocessing and test-time augmentation of instance segmenters.
-
-    Attributes:
-        short_side: Pixels that the shorter side of an image is resized to; None keeps its size.
-        max_size: Maximum of the longer side after resizing.
-        flip: Add a pass over the horizontally flipped image.
-        scales: Factors on the size, one pass each; their detections are merged.
-        score_threshold: Minimum score of a detection, if above the model's own `score_threshold`; `best` for the one
-            that the training has chosen for its class.
-        class_agnostic_nms: Let instances of all classes compete for an object, so that it gets one class: of boxes that
-            overlap by more than the model's `nms_threshold` the best remains, whatever its class.
-        mask_nms: IoU of masks above which the lower-scoring of two instances of a class is dropped, or of any two with
-            `class_agnostic_nms`; None keeps both.
-    """
-
-    short_side: PositiveInt | None = 800
-    max_size: PositiveInt = 1333
-    flip: bool = False
-    scales: tuple[PositiveFloat, ...] = (1.0,)
-    score_threshold: ScoreThreshold = 0.0
-    class_agnostic_nms: bool = False
-    mask_nms: ClosedUnitInterval | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_scales(self.scales)
 
 
 def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
@@ -75,16 +41,7 @@ def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
         raise BoxelError(
             f"a {type(model).__name__} predicts no instances; choose a model that does, e.g. a run of boxinst."
         )
-    check_settings(InferenceConfig, settings)
-    config = inference_config_from_training(model.settings)
-    if settings.get("short_side") and "max_size" not in settings:
-        base = config.short_side or config.max_size
-        settings["max_size"] = round(config.max_size * settings["short_side"] / base)
-    config = replace(config, **settings)
-    min_scores(model, config.score_threshold)  # raises if there are none
-    if config.score_threshold == "best":
-        logger.info("minimum scores: %s", describe_thresholds(model.settings[SCORE_THRESHOLDS]))
-    return config
+    return apply_settings(model, inference_config_from_training(model.settings), settings)
 
 
 def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConfig:
@@ -130,7 +87,7 @@ def predict_batch(
     passes: list[list[Detections]] = [[] for _ in images]
     tensors = [to_tensor(image, next(model.parameters()).device) for image in images]
     for scale in config.scales:
-        resized = [resize(image, scale * _resize_factor(image, config)) for image in tensors]
+        resized = [resize(image, scale * resize_factor(image.shape[-2:], config)) for image in tensors]
         for flipped in (False, True) if config.flip else (False,):
             inputs = [image.flip(-1) if flipped else image for image in resized]
             known = [] if classes is None else [[one.flip(-1) if flipped else one for one in classes]]
@@ -173,39 +130,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-_ALIASES = {
-    "score_threshold": ("conf", "confidence", "threshold", "score", "min_score", "box_score_thresh"),
-    "short_side": ("imgsz", "image_size", "size", "min_size"),
-    "long_side": ("imgsz", "image_size", "size"),
-    "flip": ("augment", "tta", "hflip"),
-}
-"""Names that other libraries have for a setting."""
-
-
-def check_settings(kind: type, settings: Mapping[str, Any]) -> None:
-    """Raise a :class:`UsageError` that names the nearest field of a dataclass of settings if one is unknown."""
-    known = [field.name for field in fields(kind)]
-    for name in settings:
-        if name not in known:
-            meant = [setting for setting in known if name in _ALIASES.get(setting, ())]
-            meant += get_close_matches(name, known, n=1)
-            hint = f"did you mean {meant[0]!r}?" if meant else f"known are {', '.join(known)}."
-            raise UsageError(f"predict() got an unknown setting {name!r}; {hint}")
-
-
-def check_scales(scales: Sequence[float]) -> None:
-    """Raise a :class:`BoxelError` if there is no factor at all."""
-    if not scales:
-        raise BoxelError("scales is empty; give one factor or more, each above 0.")
-
-
-def _resize_factor(image: Tensor, config: InferenceConfig) -> float:
-    if config.short_side is None:
-        return 1.0
-    sides = image.shape[-2:]
-    return min(config.short_side / min(sides), config.max_size / max(sides))
 
 
 def _to_image(detections: Detections, size: Sequence[int], image: Sequence[int], flipped: bool) -> Detections:
@@ -259,5 +183,4 @@ def _merge(
     )
     if config.mask_nms is None:
         return instances
-    distinct = mask_nms(instances.rles, scores[keep].cpu(), rivals[keep].cpu(), config.mask_nms)
-    return instances[distinct.numpy()]
+    return instances[mask_nms(instances.rles, instances.scores, rivals[keep].cpu().numpy(), config.mask_nms)]

@@ -23,16 +23,13 @@ from boxel.data.sources import ImageLike, find_images, to_image
 from boxel.models.boxcaseg.inference import resegment, segment_boxes
 from boxel.models.boxcaseg.model import BoxCaseg
 from boxel.models.detector import Detector
-from boxel.models.inference import InferenceConfig, check_settings, inference_config, predict_batch
+from boxel.models.inference import inference_config, predict_batch
 from boxel.models.instances import Instances, image_id_from_name
 from boxel.models.io import Model, load
-from boxel.models.semantic.inference import (
-    LabelMap,
-    SemanticInferenceConfig,
-    predict_label_map,
-    semantic_inference_config,
-)
+from boxel.models.label_map import LabelMap
+from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
 from boxel.models.semantic.model import Segmenter
+from boxel.models.settings import InferenceConfig, SemanticInferenceConfig, check_settings
 from boxel.models.thresholds import keep_confident, settle_draw_score
 from boxel.utils.ahead import work_ahead
 from boxel.utils.device import resolve_device
@@ -123,9 +120,9 @@ def predict(
         batch_size: Images per batch of an instance segmenter. They are padded to one size, which changes scores a
             little.
         device: Where models that are loaded here run: `auto`, `cpu`, `cuda`, `mps`.
-        **settings: Fields of :class:`~boxel.models.inference.InferenceConfig` (`short_side`, `max_size`, `flip`,
+        **settings: Fields of :class:`~boxel.models.settings.InferenceConfig` (`short_side`, `max_size`, `flip`,
             `scales`, `score_threshold`, `class_agnostic_nms`, `mask_nms`), or for semantic segmenters of
-            :class:`~boxel.models.semantic.inference.SemanticInferenceConfig` (`long_side`, `tile`, `overlap`, `flip`,
+            :class:`~boxel.models.settings.SemanticInferenceConfig` (`long_side`, `tile`, `overlap`, `flip`,
             `scales`, `shifts`, `crf`). The others are those of the training.
 
     Returns:

@@ -18,8 +18,9 @@ from boxel.data.transforms import train_transforms
 from boxel.evaluation import BOX_LIKE, box_agreement, choose_thresholds, coco_ap, mask_iou, mean_fill
 from boxel.models.detector import Detector
 from boxel.models.fcrn import FCRNInstances
-from boxel.models.inference import InferenceConfig, inference_config_from_training, predict_batch
+from boxel.models.inference import inference_config_from_training, predict_batch
 from boxel.models.mask_rcnn import MaskRCNN
+from boxel.models.settings import InferenceConfig
 from boxel.models.thresholds import SCORE_THRESHOLDS, ScoreThresholds
 from boxel.training.lit_module import Batch, Task
 from boxel.training.loader import Samples

@@ -6,8 +6,8 @@ import torch
 from boxel.data.label_maps import IGNORE_INDEX
 from boxel.models.boxsup import BoxSup, BoxSupConfig
 from boxel.models.boxsup.model import reestimate_labels
-from boxel.models.semantic.inference import SemanticInferenceConfig as Config
 from boxel.models.semantic.inference import predict_probabilities
+from boxel.models.settings import SemanticInferenceConfig as Config
 
 TINY = {
     "backbone": "tf_efficientnet_lite0",

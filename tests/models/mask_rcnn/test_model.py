@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from boxel.data.synthetic import SceneObject, make_scene
 from boxel.layers.norm import FrozenBatchNorm2dAct
-from boxel.models.inference import InferenceConfig, predict_batch
+from boxel.models.inference import predict_batch
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from boxel.models.settings import InferenceConfig
 
 NAMES = ["objectness", "proposal", "classification", "box", "mask"]
 

@@ -16,7 +16,7 @@ from boxel.models.semantic.inference import (
     predict_probabilities,
     semantic_inference_config,
 )
-from boxel.models.semantic.inference import SemanticInferenceConfig as Config
+from boxel.models.settings import SemanticInferenceConfig as Config
 from boxel.utils.errors import BoxelError
 
 

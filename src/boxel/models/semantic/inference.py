@@ -3,140 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from boxel.crf import CRFConfig, mean_field
-from boxel.data.annotations import Category
-from boxel.data.label_maps import label_map_values
-from boxel.data.sources import ImageLike, to_image
-from boxel.models.inference import check_scales, check_settings, resize, to_tensor
-from boxel.utils.config import Config, HalfOpenUnitInterval, PositiveFloat, PositiveInt
-from boxel.utils.errors import BoxelError, nearest
-from boxel.utils.files import atomic_path
-from boxel.viz.output import Drawable
-from boxel.viz.overlays import overlay_labels
+from boxel.models.inference import resize, to_tensor
+from boxel.models.label_map import LabelMap
+from boxel.models.settings import SemanticInferenceConfig, check_settings
+from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
     from boxel.models.semantic.model import Segmenter
     from boxel.models.semantic.network import FullyConvolutional
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class LabelMap(Drawable):
-    """The class of each pixel of one image.
-
-    Attributes:
-        labels: (H, W) uint8, index into `classes`.
-        scores: (H, W) float32 in [0, 1], the probability of that class.
-        classes: Classes of the model.
-        source: The image itself, or the file it is read from again for drawing; None if unknown.
-
-    Examples:
-        >>> import numpy as np
-        >>> from boxel.data.annotations import Category
-        >>> classes = (Category(0, "background"), Category(7, "cat"))
-        >>> labels = np.array([[0, 1, 1]], dtype=np.uint8)
-        >>> label_map = LabelMap(labels, np.ones((1, 3), dtype=np.float32), classes)
-        >>> label_map.mask("cat").tolist()
-        [[False, True, True]]
-        >>> label_map.values.tolist()
-        [[0, 7, 7]]
-    """
-
-    labels: NDArray[np.uint8]
-    scores: NDArray[np.float32]
-    classes: tuple[Category, ...]
-    source: ImageLike | None = None
-
-    def __repr__(self) -> str:
-        """Return a summary on one line."""
-        height, width = self.labels.shape
-        names = [self.classes[label].name for label in np.unique(self.labels).tolist()]
-        return f"LabelMap({width} x {height} pixels of {', '.join(names)})"
-
-    @property
-    def values(self) -> NDArray[np.uint16]:
-        """(H, W) original ids of the classes, as in the label maps of the dataset."""
-        return label_map_values(self.classes)[self.labels]
-
-    def mask(self, name: str) -> NDArray[np.bool_]:
-        """Return the (H, W) mask of a class.
-
-        Raises:
-            BoxelError: There is no class of this name.
-        """
-        names = [category.name for category in self.classes]
-        if name not in names:
-            raise BoxelError(f"the model has no class {name!r}.{nearest(name, names)}")
-        return self.labels == names.index(name)
-
-    def plot(self, image: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Draw the classes over their image, with a legend below.
-
-        Args:
-            image: (H, W, 3) uint8 RGB; `source` if None.
-
-        Returns:
-            (H + legend, W, 3) uint8 RGB.
-
-        Raises:
-            BoxelError: `source` is unknown or cannot be read.
-        """
-        if image is None:
-            if self.source is None:
-                raise BoxelError("this label map does not know its image; give it as `image`.")
-            image = to_image(self.source)
-        return overlay_labels(image, self.labels, [category.name for category in self.classes])
-
-    def save(self, path: str | Path) -> None:
-        """Write the original ids of the classes as a PNG, with 16 bits if an id exceeds 255.
-
-        Raises:
-            BoxelError: The ids cannot be pixel values.
-        """
-        values = self.values
-        with atomic_path(path) as file:
-            Image.fromarray(values if values.max(initial=0) > 255 else values.astype(np.uint8)).save(file)
-
-
-@dataclass
-class SemanticInferenceConfig(Config):
-    """Preprocessing, test-time augmentation and refinement of semantic segmenters.
-
-    Attributes:
-        long_side: Pixels that the longer side of an image is resized to; None keeps its size.
-        tile: Side of the overlapping tiles that larger images are cut into, in pixels; None for no tiles.
-        overlap: Minimum overlap of neighboring tiles, as a share of a tile.
-        flip: Add a pass over the horizontally flipped image.
-        scales: Factors on the size, one pass each; the class probabilities of all passes are averaged.
-        shifts: n x n passes over the image, shifted by fractions of a cell, are interleaved to a score map n times as
-            dense; 1 for none.
-        crf: A fully connected CRF over the mean of all passes, at the size of the image; None for none.
-    """
-
-    long_side: PositiveInt | None = None
-    tile: int | None = None
-    overlap: HalfOpenUnitInterval = 1 / 3
-    flip: bool = False
-    scales: tuple[PositiveFloat, ...] = (1.0,)
-    shifts: PositiveInt = 1
-    crf: CRFConfig | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_scales(self.scales)
-        if self.tile is not None and self.tile < 32:
-            raise BoxelError(f"tile is {self.tile}; give a number from 32 up.")
 
 
 def semantic_inference_config(

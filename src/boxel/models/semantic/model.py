@@ -12,16 +12,16 @@ from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike
 from boxel.models.detector import Target, check_targets
 from boxel.models.inference import predict_each
+from boxel.models.label_map import LabelMap
 from boxel.models.semantic.config import SegmenterConfig
 from boxel.models.semantic.inference import (
-    LabelMap,
-    SemanticInferenceConfig,
     predict_label_map,
     predict_probabilities,
     semantic_inference_config,
 )
 from boxel.models.semantic.losses import stack_maps
 from boxel.models.semantic.network import FullyConvolutional
+from boxel.models.settings import SemanticInferenceConfig
 
 
 class Segmenter(nn.Module):
@@ -79,7 +79,7 @@ class Segmenter(nn.Module):
 
         Args:
             images: A file, a PIL image, an array, or a list of these (see :func:`~boxel.data.sources.to_image`).
-            **settings: Fields of :class:`~boxel.models.semantic.inference.SemanticInferenceConfig`, e.g. ``flip=True``;
+            **settings: Fields of :class:`~boxel.models.settings.SemanticInferenceConfig`, e.g. ``flip=True``;
                 the others are those of the training. ``crf=True`` is the CRF that `boxel tune-crf` has found for the
                 run, else the default one.
 

@@ -17,22 +17,26 @@ def _predict_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.evaluation.config import EvaluateConfig
     from boxel.models.thresholds import ScoreThreshold
+    from boxel.utils.config import PositiveInt
 
     out = (
         "COCO results file (default: predictions.json), or the folder of the label maps of a semantic model "
         "(default: predictions)"
     )
-    draw = "folder for the images with the predictions drawn on them"
+    draw = (
+        "folder for the images and videos with the predictions drawn on them, or a video if the source is one"
+    )
     score = "minimum score of the instances drawn, or best (default: best if the training has chosen any, else 0.3)"
     boxes = "annotations whose boxes get masks (BoxCaseg)"
     return [
         Option("model", MODEL_HELP, positional=True),
-        Option("sources", "image files, folders or glob patterns", positional=True, several=True),
+        Option("sources", "image files, videos, folders or glob patterns", positional=True, several=True),
         Option("out", out, metavar="PATH"),
-        Option("draw", draw, metavar="FOLDER"),
+        Option("draw", draw, metavar="PATH"),
         Option("draw_score", score, ScoreThreshold),
         Option("boxes", boxes, metavar="FILE", is_input=True),
         Option("detector", "a model whose boxes get masks (BoxCaseg)", metavar="RUN"),
+        Option("every", "predict on every so many frames of a video only", PositiveInt, default=1),
         *(option for option in settings_options(EvaluateConfig()) if option.dest in SETTINGS),
     ]
 

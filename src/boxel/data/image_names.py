@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from boxel.data.annotations import Annotations
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import split_name
+from boxel.utils.frames import frame_stem
 
 _SUFFIXES = SUFFIXES | {".txt", ".json", ".xml", ".mat", ".npy", ".dcm"}
 """Suffixes of images, and of the files that other programs name after them."""
@@ -50,6 +51,8 @@ def find_stem(name: str) -> str:
         >>> find_stem("a.1.JPG"), find_stem("a.1")
         ('a.1', 'a.1')
     """
+    if frame := frame_stem(name):
+        return frame
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and f"{dot}{suffix}".lower() in _SUFFIXES else name
 

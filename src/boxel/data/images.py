@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from boxel.data.video import read_frame
 from boxel.utils.errors import BoxelError
+from boxel.utils.frames import split_frame, stored_in
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused unread; Pillow too takes such an image for a decompression bomb."""
@@ -163,7 +165,7 @@ def read_orientation(image: Image.Image) -> int:
 def describe_missing(paths: Iterable[Path]) -> str:
     """State in one sentence which images of a dataset do not exist; return an empty text if all do."""
     paths = list(paths)
-    missing = [path for path in paths if not os.path.exists(path)]
+    missing = [path for path in paths if not os.path.exists(stored_in(path))]
     if not missing:
         return ""
     count = f"{len(missing):,} of {len(paths):,}"
@@ -204,6 +206,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
+    if frame := split_frame(path):
+        return Image.fromarray(read_frame(*frame))
     try:
         return Image.open(path, formats=FORMATS)
     except Image.UnidentifiedImageError:
@@ -229,7 +233,7 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
 def _checked_size(path: str | os.PathLike[str]) -> int:
     """Return the bytes of a regular file that is not empty, or raise an `ImageError`."""
     try:
-        status = os.stat(path)
+        status = os.stat(stored_in(path))
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         kind = "image-missing" if missing else "image-unreadable"

@@ -1,4 +1,4 @@
-"""Input images from anywhere: paths, folders, globs, list files, Pillow images and arrays."""
+"""Input images from anywhere: paths, folders, globs, list files, videos, Pillow images and arrays."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.images import SUFFIXES, decode_image, read_image
+from boxel.data.video import list_frames
 from boxel.utils.errors import BoxelError, UsageError, one_line
 from boxel.utils.files import is_file
+from boxel.utils.frames import VIDEO_SUFFIXES, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +28,20 @@ ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 def find_images(
     sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     on_skip: Callable[[str], None] = logger.warning,
+    every: int = 1,
 ) -> list[Path]:
-    """Find the image files that paths, folders, glob patterns and list files stand for.
+    """Find the images that paths, folders, glob patterns and list files stand for; those of a video are its frames.
 
     Args:
-        sources: One or more files (of any suffix), folders (searched recursively for `SUFFIXES`), glob patterns (``**``
-            descends into folders) and list files: ``.txt`` files with one path per line, relative to the list's folder.
-        on_skip: Receives a sentence about each source without images, which is skipped.
+        sources: One or more files (of any suffix), folders (searched recursively for `SUFFIXES` and videos), glob
+            patterns (``**`` descends into folders) and list files: ``.txt`` files with one path per line, relative to
+            the list's folder.
+        on_skip: Receives a sentence about each source without images, which is skipped, and about each video that is
+            damaged.
+        every: Take only every so many frames of a video, from the first.
 
     Returns:
-        The files, sorted, each once.
+        The files, sorted, each once; instead of a video its frames in order, e.g. ``clip.mp4#000123``.
 
     Raises:
         BoxelError: No source has an image.
@@ -49,24 +55,34 @@ def find_images(
     problems: list[str] = []
     for source in [sources] if isinstance(sources, str | os.PathLike) else sources:
         path = Path(source)
-        if path.is_file():
+        if is_file(path):
             files = _listed_in(path) if path.suffix.lower() == ".txt" else [path]
         else:
             pattern = os.path.join(glob.escape(os.fspath(path)), "**") if path.is_dir() else os.fspath(source)
             matches = sorted(map(Path, _glob(pattern)))
             files = [
-                p for p in matches if p.suffix.lower() in SUFFIXES and p.name[:2] != "._" and p.is_file()
+                p
+                for p in matches
+                if (p.suffix.lower() in SUFFIXES or is_video(p)) and p.name[:2] != "._" and p.is_file()
             ]
         if not files:
-            what = f"contains no image ({', '.join(sorted(SUFFIXES))})" if path.exists() else "does not exist"
-            problems.append(f"{source} {what}; name an image file, a folder of images or a glob pattern.")
+            kinds = ", ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
+            what = f"contains no image ({kinds})" if path.exists() else "does not exist"
+            problems.append(
+                f"skipped: {source} {what}; name an image file, a folder of images or a glob pattern."
+            )
         for file in files:
             found.setdefault(file.resolve(), file)
-    if problems and not found:
-        raise BoxelError(problems[0])
+    images: list[Path] = []
+    for file in sorted(found.values()):
+        frames, problem = list_frames(file, every) if is_video(file) else ([file], "")
+        images += frames
+        problems += [problem] if problem else []
+    if problems and not images:
+        raise BoxelError(problems[0].removeprefix("skipped: "))
     for problem in problems:
-        on_skip(f"skipped: {problem}")
-    return sorted(found.values())
+        on_skip(problem)
+    return images
 
 
 def _glob(pattern: str) -> Iterator[str]:

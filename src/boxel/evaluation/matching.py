@@ -17,7 +17,7 @@ import numpy as np
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.image_names import ImageNames
+from boxel.data.image_names import ImageNames, find_stem
 from boxel.data.sources import find_images
 from boxel.evaluation.causes import explain_categories, mean_best_iou
 from boxel.evaluation.reading import report_left_out
@@ -309,7 +309,8 @@ def _list_images(folder: str | Path) -> Annotations:
     """Return the images of a folder as a dataset without instances; their ids are the names of their files."""
     rows, ids = Builder(), dict[int | str, Path]()
     for path in find_images(folder):
-        number = int(path.stem) if path.stem.isdecimal() else path.stem
+        stem = find_stem(path.name)
+        number = int(stem) if stem.isdecimal() else stem
         ids[str(path) if number in ids else number] = path
     for id, path in ids.items():
         rows.add_image(id, str(path))

@@ -33,7 +33,7 @@ from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.masks.boxes import paired_box_iou
 from boxel.utils.device import available_cores
 from boxel.utils.errors import UsageError, check_path, nearest
-from boxel.utils.files import make_parent
+from boxel.utils.files import is_file, make_parent
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +282,7 @@ def _read_masks(masked: Annotations | str | Path, boxes: Annotations) -> Annotat
     Of a dataset with the splits `train` and `val` the latter is used: a teacher may have been trained on the other.
     """
     found = masked if isinstance(masked, Annotations) else read(masked)
-    beside = any(found.image_path(image).is_file() for image in range(len(found)))
+    beside = any(is_file(found.image_path(image)) for image in range(len(found)))
     if not beside and not isinstance(masked, Annotations):
         found = read(masked, images=boxes.root)
     if {"train", "val"} <= {*found.splits}:

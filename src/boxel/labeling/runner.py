@@ -45,6 +45,8 @@ from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode_in_box, encode_in_box
 from boxel.utils.ahead import work_ahead
 from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import is_file
+from boxel.utils.frames import stored_in
 from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
 
@@ -201,7 +203,7 @@ def label_images(
     # A file that occurs a second time, with other boxes, has not changed.
     outdated = {path for digest, path in finished.items() if digest not in current}
     changed = [
-        data.paths[i] for i in todo.values() if data.paths[i] in outdated and data.image_path(i).is_file()
+        data.paths[i] for i in todo.values() if data.paths[i] in outdated and is_file(data.image_path(i))
     ]
     if finished:
         logger.info("%d of %d images are labeled already", len(digests) - len(todo), len(digests))
@@ -214,7 +216,7 @@ def label_images(
         logger.info("%s: the image or its annotations have changed; %s", path, what)
 
     failures = _label_and_store(job, todo, store)
-    problems = [text for digest, text in failures.items() if os.path.exists(data.image_path(todo[digest]))]
+    problems = [text for digest, text in failures.items() if is_file(data.image_path(todo[digest]))]
     paths = map(data.image_path, range(len(data)))
     missing = describe_missing(paths) if len(problems) < len(failures) else ""
     if failures and len(failures) == len(current):
@@ -311,7 +313,7 @@ def _fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> byte
     """Compute a digest of all that the masks of an image are made from: its file name and size, and annotations."""
     own = data.instances_in(image)
     try:
-        size = os.stat(data.image_path(image)).st_size
+        size = os.stat(stored_in(data.image_path(image))).st_size
     except (OSError, ValueError):  # ValueError: a null byte in the name
         size = -1
     file = [data.paths[image], size, int(data.widths[image]), int(data.heights[image])]

@@ -16,6 +16,7 @@ from boxel.data.sources import ImageLike, to_image
 from boxel.masks.rle import Rle, decode_all
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import write_text
+from boxel.utils.frames import frame_stem
 from boxel.viz.output import Drawable, save_image
 from boxel.viz.overlays import overlay
 
@@ -162,5 +163,5 @@ class Instances(Drawable):
 
 def image_id_from_name(path: str | Path) -> int | str:
     """Return the COCO id in a file's name: a number if the stem is one, else the stem."""
-    stem = Path(path).stem
+    stem = frame_stem(str(path)) or Path(path).stem
     return int(stem) if stem.isdecimal() else stem

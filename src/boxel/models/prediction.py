@@ -20,6 +20,7 @@ from torch import nn
 from boxel.data.annotations import Annotations
 from boxel.data.image_names import ImageNames
 from boxel.data.sources import ImageLike, find_images, to_image
+from boxel.data.video import frame_fields
 from boxel.models.boxcaseg.inference import resegment, segment_boxes
 from boxel.models.boxcaseg.model import BoxCaseg
 from boxel.models.detector import Detector
@@ -35,8 +36,10 @@ from boxel.utils.ahead import work_ahead
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
+from boxel.utils.frames import frame_stem
 from boxel.utils.progress import progress
-from boxel.viz.output import refuse_folder_of_images, save_image, warn_of_other_drawings
+from boxel.viz.output import refuse_folder_of_images
+from boxel.viz.video import Drawings
 
 logger = logging.getLogger(__name__)
 
@@ -101,24 +104,27 @@ def predict(
     detector: Detector | str | Path | None = None,
     draw_score: float | Literal["best"] | None = None,
     batch_size: int = 1,
+    every: int = 1,
     device: str = "auto",
     **settings: Any,
 ) -> PredictionSummary:
     """Predict on files and write the results; an image that cannot be read is reported and skipped.
 
-    Instance segmenters and BoxCaseg write one COCO results file, semantic segmenters one PNG label map per image.
+    Instance segmenters and BoxCaseg write one COCO results file, semantic segmenters one PNG label map per image. The
+    frames of videos are images, named e.g. ``clip.mp4#000123``.
 
     Args:
         model: A model, or what :func:`boxel.load` takes: a run folder, the name of a bundled model, or a hub id.
-        sources: Image files, folders and glob patterns.
+        sources: Image files, videos, folders and glob patterns.
         out: COCO results file (default `predictions.json`), or folder of label maps (default `predictions`).
-        draw: Folder for the images with the predictions drawn over them; None for no drawings.
+        draw: Folder for the drawings of images and videos, or a video if the only source is one; None for none.
         boxes: For BoxCaseg: annotations whose boxes get masks, found by the file names of the images.
         detector: For BoxCaseg: a model whose boxes get masks, given like ``model``.
         draw_score: Minimum score of the instances drawn; `best` for the one that the training has chosen for each
             class. If None, `best` if the model has these, else 0.3. The results keep all instances.
         batch_size: Images per batch of an instance segmenter. They are padded to one size, which changes scores a
             little.
+        every: Predict on every so many frames of a video only, from the first.
         device: Where models that are loaded here run: `auto`, `cpu`, `cuda`, `mps`.
         **settings: Fields of :class:`~boxel.models.settings.InferenceConfig` (`short_side`, `max_size`, `flip`,
             `scales`, `score_threshold`, `class_agnostic_nms`, `mask_nms`), or for semantic segmenters of
@@ -135,8 +141,7 @@ def predict(
     Examples:
         >>> boxel.predict("runs/boxinst", "images/", draw="drawn", flip=True)  # doctest: +SKIP
     """
-    if batch_size < 1:
-        raise UsageError(f"`batch_size` is {batch_size}; give a number from 1 up.")
+    _check_positive(batch_size=batch_size, every=every)
     model, finder, config = _prepare(model, boxes, detector, device, settings)
     if isinstance(model, Segmenter) and (batch_size, draw_score) != (1, None):
         raise UsageError(
@@ -147,20 +152,19 @@ def predict(
         raise UsageError(f"{out} is a folder; name a file to write.")
     score = 0.3 if isinstance(model, Segmenter) else settle_draw_score(finder or model, draw_score)
     errors: list[str] = []
-    paths = find_images(sources, lambda message: _skip(message, errors))
+    paths = find_images(sources, lambda message: _skip(message, errors), every)
     predictions = iter_predictions(
         model, paths, config, batch_size, boxes=boxes, detector=finder, errors=errors
     )
     if isinstance(model, Segmenter):
         refuse_folder_of_images(out, paths)
-    if draw is not None:
-        refuse_folder_of_images(Path(draw), paths, "draw")
     keep = partial(keep_confident, model=finder or model, threshold=score)
-    writer = _Writer(out, paths, None if draw is None else Path(draw), keep)
+    writer = _Writer(out, paths, None if draw is None else Path(draw), keep, every)
     count = 0
     with (
         progress(len(paths), "images") as advance,
         closing(predictions),
+        writer.drawn,
         ThreadPoolExecutor(1) as pool,
         closing(work_ahead(pool, writer.write, predictions, 1)) as written,
     ):
@@ -213,9 +217,16 @@ def image_ids(paths: Sequence[Path]) -> list[int | str]:
 
 def drawing_names(paths: Sequence[Path]) -> list[str]:
     """Return the file name of each drawing: that of the image, or its whole path with `_` if two have the same."""
-    stems = [path.stem for path in paths]
-    unique = len(set(stems)) == len(stems)
-    return [f"{path.stem if unique else path.as_posix().strip('/').replace('/', '_')}.jpg" for path in paths]
+    stems = [frame_stem(path.name) or path.stem for path in paths]
+    if len(set(stems)) < len(stems):
+        stems = [path.as_posix().strip("/").replace("/", "_") for path in paths]
+    return [f"{stem}.jpg" for stem in stems]
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise UsageError(f"`{name}` is {number}; give a number from 1 up.")
 
 
 def _prepare(
@@ -346,29 +357,33 @@ class _Writer:
     """Write predictions: label maps and drawings at once, COCO results at the end."""
 
     def __init__(
-        self, out: Path, paths: Sequence[Path], draw: Path | None, keep: Callable[[Instances], Instances]
+        self,
+        out: Path,
+        paths: Sequence[Path],
+        draw: Path | None,
+        keep: Callable[[Instances], Instances],
+        every: int,
     ):
-        self.out, self.paths, self.draw, self.keep = out, paths, draw, keep
+        self.out, self.paths, self.keep = out, paths, keep
         self.ids, self.names = image_ids(paths), drawing_names(paths)
+        self.drawn = Drawings(draw, paths, self.names, every)
         self.results: list[dict[str, Any]] = []
         self.confident = 0
-        if draw is not None:
-            warn_of_other_drawings(draw, self.names)
 
     def write(self, prediction: Prediction) -> None:
         index, result = prediction.index, prediction.result
         if isinstance(result, LabelMap):
             result.save((self.out / self.names[index]).with_suffix(".png"))
         else:
-            file_name = {"file_name": self.paths[index].name}
-            self.results += [row | file_name for row in result.to_coco(self.ids[index])]
+            names = {"file_name": self.paths[index].name} | frame_fields(self.paths[index])
+            self.results += [row | names for row in result.to_coco(self.ids[index])]
             result = self.keep(result)
             self.confident += len(result)
-        if self.draw:
-            save_image(result.plot(prediction.image), self.draw / self.names[index])
+        if self.drawn.out:
+            self.drawn.write(result.plot(prediction.image), index)
 
     def finish(self, count: int, errors: list[str], semantic: bool) -> PredictionSummary:
-        summary = PredictionSummary(self.out, len(self.paths), count, errors, draw=self.draw)
+        summary = PredictionSummary(self.out, len(self.paths), count, errors, draw=self.drawn.out)
         if semantic:
             self.out.mkdir(parents=True, exist_ok=True)
             return summary

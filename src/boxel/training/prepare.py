@@ -147,7 +147,7 @@ def _read_validation(
 ) -> Annotations:
     """Read what to validate on with the first of some folders that has its images."""
     tried = [_read(source, folder, class_list, "val") for folder in folders]
-    data = next((data for data in tried if len(data) and data.image_path(0).is_file()), None)
+    data = next((data for data in tried if len(data) and is_file(data.image_path(0))), None)
     if data is None:
         raise BoxelError(
             f"{tried[-1].file}: its images are not in {tried[-1].root}; name their folder with `val_images`."
@@ -166,7 +166,7 @@ def _report_leaks(training: Annotations, validation: Annotations) -> None:
     parts = {"train": training, "val": validation}
     files = [(name, data.image_path(image)) for name, data in parts.items() for image in range(len(data))]
     splits, paths = [name for name, _ in files], [os.path.abspath(path) for _, path in files]
-    sizes = [os.path.getsize(path) if is_file(Path(path)) else None for path in paths]
+    sizes = [os.path.getsize(path) if os.path.isfile(path) else None for path in paths]
     shared = {*sizes[: len(training)]} & {*sizes[len(training) :]} - {None}
     # Only files of a size that both have may be copies, and are read.
     looks = [(size if size in shared else path, Path(path)) for size, path in zip(sizes, paths, strict=True)]
@@ -314,7 +314,7 @@ def split(
 def check_images(data: Annotations, remedy: str = "name their folder with `images`") -> None:
     """Raise a :class:`BoxelError` if not one of the first images exists, as in a wrong folder."""
     first = [data.image_path(index) for index in range(min(len(data), 20))]
-    if first and not any(path.is_file() for path in first):
+    if first and not any(map(is_file, first)):
         raise BoxelError(f"{data.file}: its images, e.g. {first[0]}, do not exist; {remedy}.")
 
 

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from boxel.utils.errors import BoxelError
+from boxel.utils.frames import stored_in
 
 _HOST = blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()
 
@@ -144,9 +145,9 @@ def make_parent(path: str | Path) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is a file; not if its name, from a file of unknown origin, cannot be one."""
+    """Return whether there is a file, or the video of a frame; not if its name, of unknown origin, cannot be one."""
     try:
-        return path.is_file()
+        return os.path.isfile(stored_in(path))
     except (OSError, ValueError):  # it is too long, or has a null byte
         return False
 

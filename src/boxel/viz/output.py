@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import atomic_path, not_written
+from boxel.utils.frames import frame_stem
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ def mirror_names(paths: Sequence[str]) -> list[str]:
     taken: dict[str, str] = {}  # by the name in lower case, in order
     for parts in split:
         path = PurePosixPath(*parts) if parts else PurePosixPath("image")
-        name, number = f"{path.with_suffix('')}.jpg", 1
+        frame = frame_stem(path.name)
+        name, number = f"{path.with_name(frame) if frame else path.with_suffix('')}.jpg", 1
         while name.casefold() in taken:
             name = f"{path}.jpg" if number == 1 else f"{path}_{number}.jpg"
             number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from boxel.data.checks.near_duplicates import SIDE
 from boxel.data.images import UPRIGHT, ImageHeader, opened, read_orientation, rgb_bands
+from boxel.utils.frames import stored_in
 
 # JPEG files are decoded at a fraction of their size, which finds the same damage and is up to three times as fast.
 _SCALES = (8, 4, 2)
@@ -59,7 +61,7 @@ def read_facts(path: Path) -> ImageFacts:
         header = ImageHeader(image.size, read_orientation(image))
         deep = image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
         pixels = _decode_small(image, header.orientation)
-    return ImageFacts(header, path.stat().st_size, 16 if deep else 8, *_measure(pixels))
+    return ImageFacts(header, os.stat(stored_in(path)).st_size, 16 if deep else 8, *_measure(pixels))
 
 
 def _decode_small(image: Image.Image, orientation: int) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from boxel.data.images import ImageError, ImageHeader
 from boxel.data.label_maps import label_map_size
 from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError
+from boxel.utils.frames import stored_in
 from boxel.utils.printable import count_noun
 
 
@@ -75,7 +76,7 @@ def check_label_maps(state: RepairState) -> None:
 
 def _is_missing(path: str) -> bool:
     try:
-        os.stat(path)
+        os.stat(stored_in(path))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError):

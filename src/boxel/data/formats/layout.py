@@ -16,14 +16,17 @@ import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.identity import IDS_FILE, write_ids
 from boxel.data.formats.outlines import find_outline
 from boxel.data.image_names import split_path
-from boxel.data.images import MAX_PIXELS, SUFFIXES, leads_out
+from boxel.data.images import MAX_PIXELS, SUFFIXES, leads_out, read_image
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.utils.errors import BoxelError
+from boxel.utils.files import is_file
+from boxel.utils.frames import frame_stem, split_frame
 from boxel.utils.printable import count_noun
 
 MAX_MASKS = 254
@@ -60,7 +63,7 @@ def make_distinct(names: Iterable[str]) -> list[str]:
 
 def _parts(path: str) -> list[str]:
     parts = split_path(path)
-    return [*parts[:-1], PurePosixPath(parts[-1]).stem] if parts else []
+    return [*parts[:-1], frame_stem(parts[-1]) or PurePosixPath(parts[-1]).stem] if parts else []
 
 
 def clean_name(name: str) -> str:
@@ -112,6 +115,9 @@ def _place(source: Path, target: Path) -> bool:
         if target.exists():
             return True
         # Only images: a path in an annotation file must not reach any other file.
+        if split_frame(source) and is_file(source):
+            Image.fromarray(read_image(source)).save(target, quality=95)
+            return True
         if source.suffix.lower() in SUFFIXES and source.is_file():
             for put in (os.link, shutil.copyfile):
                 with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from boxel.data.image_names import choose_path, find_stem, fold_name, split_path, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.utils.files import is_file
+from boxel.utils.frames import VIDEO_SUFFIXES, name_frame, split_frame, stored_in
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class ImageFinder:
 
     Args:
         folder: The folder that the names are relative to.
+        suffixes: Suffixes of the files that are searched.
 
     Examples:
         >>> from boxel.data import example_scenes
@@ -78,15 +80,16 @@ class ImageFinder:
         'images/000000.png'
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, suffixes: Collection[str] = SUFFIXES) -> None:
+        self.folder, self.suffixes = folder, suffixes
 
     def find(self, stated: str, stem: str | None = None) -> str | None:
         """Find the one image that a name stands for.
 
         The first that is there counts of: the name as it is written; what follows one of its slashes; an image of the
         same base name in any folder below; one of the same stem with another suffix, or of another stem that is given.
-        Case does not matter for the last three. If several files fit equally well, none is chosen.
+        Case does not matter for the last three. If several files fit equally well, none is chosen. For a frame, its
+        video is searched for in this way.
 
         Args:
             stated: The name as the dataset states it.
@@ -98,6 +101,9 @@ class ImageFinder:
         name, parts = to_posix(stated), split_path(stated)
         if parts and is_file(self.folder / name):
             return name
+        if frame := split_frame(name):
+            video = self.videos.find(frame[0])
+            return None if video is None else name_frame(video, frame[1])
         if self.is_empty:
             return None
         for start in range(len(parts)):
@@ -127,9 +133,14 @@ class ImageFinder:
         return not self._files.by_path
 
     @cached_property
+    def videos(self) -> ImageFinder:
+        """Finds the videos of the folder."""
+        return ImageFinder(self.folder, VIDEO_SUFFIXES)
+
+    @cached_property
     def _files(self) -> _Files:
         files = _Files({}, defaultdict(list), defaultdict(list))
-        for path in _walk(self.folder):
+        for path in _walk(self.folder, self.suffixes):
             base = PurePosixPath(fold_name(path))
             files.by_path[path] = path
             files.by_name[base.name].append(path)
@@ -145,13 +156,13 @@ class _Files(NamedTuple):
     by_stem: dict[str, list[str]]
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
     for parent, folders, files in os.walk(folder):
         relative = Path(parent).relative_to(folder)
         hidden = {name for name in folders if name.startswith(".")}
         folders[:] = sorted(set(folders) - hidden) if len(relative.parts) < _MAX_DEPTH else []
         for name in sorted(files):
-            if PurePosixPath(name).suffix.lower() in SUFFIXES and not is_hidden(Path(name)):
+            if PurePosixPath(name).suffix.lower() in suffixes and not is_hidden(Path(name)):
                 yield (relative / name).as_posix()
 
 
@@ -166,7 +177,7 @@ def _exist(folder: Path, names: Sequence[str]) -> list[bool]:
                 listed[parent] = set(os.listdir(folder / (f"{parent}/" if name.startswith("/") else parent)))
             except (OSError, ValueError):  # there is no such folder, or its name cannot be one
                 listed[parent] = set()
-        there.append(base in listed[parent])
+        there.append(stored_in(base) in listed[parent])
     return there
 
 
@@ -194,7 +205,7 @@ def resolve_images(
         if is_exact:
             claims[os.path.normpath(name)].add(name)
     found: list[str | None] = []
-    if not any(exact) and finder.is_empty:
+    if not any(exact) and finder.is_empty and not any(map(split_frame, names)):
         return names, {}
     for i, name in enumerate(names):
         path = name if exact[i] else finder.find(stated[i], stems[i] if stems else None)

@@ -15,6 +15,7 @@ from boxel.data.images import SUFFIXES
 from boxel.data.splits import SPLITS, split_name, standard_split
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
+from boxel.utils.frames import frame_stem
 
 CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
 
@@ -276,4 +277,4 @@ def nested_name(path: str, split: str | None) -> list[str]:
     folders = [part for part in parts[:-1] if part.lower() != "images"]
     while folders and split is not None and split in (folders[0], split_name(folders[0])):
         folders.pop(0)
-    return [*folders, PurePosixPath(parts[-1]).stem if parts else ""]
+    return [*folders, frame_stem(parts[-1]) or PurePosixPath(parts[-1]).stem if parts else ""]

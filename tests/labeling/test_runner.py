@@ -389,6 +389,18 @@ def test_trusted_masks_and_crowds_stay_as_they_are(make_set, run):
     assert relabeled.mask(0).sum() == 16 * 16
 
 
+def test_predicted_masks_are_made_again_and_corrected_ones_stay(make_set, run):
+    before = run(make_set(2), "before", "ellipse").data
+    given = np.zeros((40, 60), dtype=np.uint8)
+    given[12:20, 22:38] = 1
+    before.segmentations[0], before.source[0] = json.dumps(encode(given)).encode(), None
+    before.quality[0] = np.nan
+    outcome = run(before, "after", "rectangle")
+    assert outcome.data.source.tolist() == [None, "rectangle", "rectangle", "rectangle"]
+    np.testing.assert_array_equal(outcome.data.mask(0), given)
+    assert outcome.made.tolist() == [False, True, True, True] and "3 made, 1 kept" in outcome.summary()
+
+
 def test_an_unreadable_trusted_mask_is_replaced(make_set, run, caplog):
     data = make_set(1)
     segmentations = data.segmentations.copy()

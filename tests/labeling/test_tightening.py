@@ -71,11 +71,9 @@ def test_a_loose_box_is_tightened_and_kept_beside(boxes, tmp_path):
 def test_labeling_tightened_masks_starts_from_the_original_boxes(boxes, tmp_path):
     out = tmp_path / "masks.json"
     label_data(boxes, out=out, teacher=Red(), tighten=True)
-    kept = boxel.label(out, teacher=Red())  # the masks stay, and so do their boxes
-    assert kept.boxes[0].tolist() == TIGHT and original_box(kept, 0).tolist() == LOOSE
-    filled = boxel.label(out, teacher="rectangle", relabel=True)
+    filled = boxel.label(out, teacher="rectangle")
     assert filled.boxes[0].tolist() == LOOSE and filled.areas[0] > 1000 and filled.extras[0] is None
-    again = boxel.label(out, teacher=Red(), relabel=True, tighten=True)
+    again = boxel.label(out, teacher=Red(), tighten=True)
     assert again.boxes[0].tolist() == TIGHT and original_box(again, 0).tolist() == LOOSE
 
 

@@ -50,6 +50,17 @@ def test_hints_are_the_masks_of_the_teacher_and_not_trusted(boxed, tmp_path, met
         np.testing.assert_array_equal(hinted.mask(i), made.mask(i))
 
 
+def test_predicted_masks_to_train_on_are_not_made_again(boxed, tmp_path):
+    some = boxel.label(boxed, teacher="ellipse")
+    some.segmentations[0], some.source[0], some.quality[0] = None, None, np.nan
+    run = resolve_run("mask-rcnn", None, None, tmp_path, {"label": "rectangle"})
+    given = TrainingData(some, None, some.categories, None)
+    made = label_boxes(run, given, Fabric(accelerator="cpu", devices=1)).training
+    assert made.source.tolist() == ["rectangle"] + ["ellipse"] * (len(some.ids) - 1)
+    assert made.segmentations[1:].tolist() == some.segmentations[1:].tolist()
+    np.testing.assert_array_equal(made.quality[1:], some.quality[1:])
+
+
 def test_masks_of_low_quality_are_no_hints(boxed, tmp_path, monkeypatch):
     quality = boxel.label(boxed, teacher="boxcaseg").quality
     least = float(np.median(quality))

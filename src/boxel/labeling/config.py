@@ -35,7 +35,7 @@ class LabelConfig(Config):
         guarantee: Trust only masks that are guaranteed to have this IoU with the truth: with 95 % confidence at least
             90 % of them do. It takes at least 29 true masks that are drawn at random from the dataset; the guarantee is
             for the others.
-        relabel: Also make new masks for instances that have a trusted one.
+        relabel: Also make new masks for instances that have one of yours: one that is trusted, and was not predicted.
         overwrite: Discard what was edited in the outputs since they were written, and replace an output that exists
             without the record of its job.
         workers: Threads, one image each.

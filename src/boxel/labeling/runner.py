@@ -372,7 +372,10 @@ def describe_failure(path: Path, error: Exception) -> str:
 
 
 def _assign_roles(data: Annotations, relabel: bool, own: NDArray[np.bool_]) -> NDArray[np.int8]:
-    masked = data.has_mask & (own | (not relabel))
+    """Return what is done with each instance; masks that a teacher has predicted before are made again."""
+    has_source = np.array([source is not None for source in data.source], dtype=bool)
+    predicted = has_source & np.isfinite(data.quality)
+    masked = data.has_mask & (own | ~(predicted | relabel))
     roles = np.where(masked, _KEEP, _LABEL).astype(np.int8)
     roles[data.iscrowd | ~data.has_box] = _SKIP
     return roles

@@ -123,7 +123,7 @@ class Store:
         if changed:
             raise BoxelError(
                 f"{self.path}: its masks were made with other settings ({'; '.join(changed)}); give the same settings "
-                "to resume, or name another `out`."
+                "to resume, or name another `out`; with its masks file as the input, what you corrected is kept."
             )
 
     def paths(self) -> dict[bytes, str]:

@@ -56,7 +56,7 @@ def _add_teacher_masks(data: Annotations, run: Run, processes: Fabric) -> Annota
         raise BoxelError(
             f"{data.file}: {teacher} made no mask of its {missing.sum()} boxes; name another `label`."
         )
-    return add_masks(data, made)
+    return add_masks(data, made.select_instances(~targets.has_mask))
 
 
 def _add_hints(data: Annotations, run: Run, processes: Fabric) -> Annotations:
@@ -88,7 +88,8 @@ def _label(data: Annotations, teacher: str, file: Path, processes: Fabric) -> An
     In that COCO file ids are numbers; those of other formats and of joined datasets are not, and are put back.
     """
     ids, image_ids = number_ids(data.ids), number_ids(data.image_ids)
-    numbered = replace(data, ids=[*ids], image_ids=[*image_ids])
+    given = np.full_like(data.source, None)  # masks to train on stay, whoever made them
+    numbered = replace(data, ids=[*ids], image_ids=[*image_ids], source=given)
 
     def label() -> None:
         label_data(numbered, teacher=teacher, out=file, device=processes.device.type)

@@ -20,6 +20,7 @@ WITHOUT_EXAMPLE = {
     "Evaluation": "of `evaluate`, whose example shows it",
     "LabelResult": "of `label_data`, whose example shows it",
     "LabeledImage": "of `label_image`, whose example shows it",
+    "MergedTasks": "of `merge_tasks`, whose example shows it",
     "NextMask": "of `choose_next`, whose example shows it",
     "OperatingPoint": "of `best_threshold`, whose example shows it",
     "PredictionSummary": "of `predict`, which writes files",

@@ -1,4 +1,4 @@
-"""The commands label, next and adapt."""
+"""The commands label, next, merge and adapt."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
+from boxel.utils.errors import UsageError
 
 
 def _label_options() -> list[Option]:
@@ -92,7 +93,8 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 def _next_options() -> list[Option]:
     from boxel.utils.config import NonNegativeInt, PositiveInt
 
-    out = "COCO file of the images with these masks, to correct them"
+    out = "COCO file of the images with these masks, to correct them; with --to a folder"
+    to = "annotation tool to write them for, into the folder --out: labelme, cvat or label-studio"
     draw = "draw the masks at random, which `boxel label --guarantee` assumes"
     checked = "masks that you have corrected so far: they are not listed, and written to --out too"
     annotations, images, _ = DATA
@@ -103,21 +105,30 @@ def _next_options() -> list[Option]:
         Option("random", draw, bool),
         Option("seed", "seed of the random draw", NonNegativeInt, default=0),
         Option("checked", checked, metavar="FILE", is_input=True),
-        Option("out", out, metavar="FILE"),
+        Option("out", out, metavar="PATH"),
+        Option("to", to, metavar="TOOL"),
         Option("json", JSON_HELP, metavar="FILE"),
     ]
 
 
 def _next(given: dict[str, Any]) -> int:
     from boxel.data import read, write
-    from boxel.labeling import choose_next, select_next, take_checked
+    from boxel.labeling import choose_next, select_next, sort_by_quality, take_checked, write_tasks
 
-    out = check_writable(given["out"], ".json") if "out" in given else None
+    tool = given.get("to")
+    if tool and ("out" not in given or "checked" in given):
+        raise UsageError(
+            "--to needs --out, the folder to write, and takes no --checked: use `boxel merge` before."
+        )
+    out = check_writable(given["out"], ".json") if "out" in given and not tool else None
     data = read_data(given)
     checked: list[int] = []
     if "checked" in given:
         data, checked = take_checked(data, read(given["checked"]))
     chosen = choose_next(data, given["count"], random=given.get("random", False), seed=given["seed"])
+    if tool:
+        chosen = sort_by_quality(data, chosen)
+        write_tasks(data, chosen, given["out"], tool)
     rows = [
         {
             "file": data.paths[data.image_index[one.instance]],
@@ -137,8 +148,45 @@ def _next(given: dict[str, Any]) -> int:
         texts = [list(rows[0]), *(list(map(str, row.values())) for row in rows)]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         print(*("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts), sep="\n")
-        if out is not None:
-            print(f"written to {out}")
+        if "out" in given:
+            print(f"written to {given['out']}")
+        if tool:
+            print(f"then: {shlex.join(['boxel', 'merge', given['annotations'], given['out']])}")
+    return 0
+
+
+def _merge_options() -> list[Option]:
+    annotations, images, _ = DATA
+    return [
+        annotations,
+        Option(
+            "tasks",
+            "folder that `boxel next --to` wrote, as the tool left it",
+            positional=True,
+            is_input=True,
+        ),
+        images,
+        Option("all_checked", "accept the masks to correct that were left as they are, too", bool),
+        Option("out", "file to write; by default the annotations themselves", metavar="FILE"),
+    ]
+
+
+def _merge(given: dict[str, Any]) -> int:
+    from boxel.data import write
+    from boxel.labeling import merge_tasks, tasks_date
+    from boxel.review import decided_since, decisions_path
+
+    source, tasks = given["annotations"], given["tasks"]
+    out = check_writable(given.get("out", source), ".json", ".parquet")
+    decided = decided_since(decisions_path(source), tasks_date(tasks))
+    merged = merge_tasks(
+        read_data(given), tasks, all_checked=given.get("all_checked", False), decided=decided
+    )
+    print(merged.summary().replace("`all_checked`", "--all-checked"))
+    if len(merged) or "out" in given:
+        write(merged.data, out)
+        print(f"written to {out}")
+    merged.remember()
     return 0
 
 
@@ -175,6 +223,12 @@ NEXT = Command(
     "masks.json --images photos/ --count 20 --out next.json",
     _next_options,
     _next,
+)
+MERGE = Command(
+    "Merge masks that were corrected in an annotation tool into the dataset that `boxel next --to` took them from.",
+    "masks.json tasks/",
+    _merge_options,
+    _merge,
 )
 ADAPT = Command(
     "Train the bundled network on a few true masks, or else on your boxes.",

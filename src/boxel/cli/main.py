@@ -15,7 +15,7 @@ from boxel.cli.check import CHECK
 from boxel.cli.data import CONVERT
 from boxel.cli.draw import DRAW
 from boxel.cli.evaluate import EVALUATE
-from boxel.cli.label import ADAPT, LABEL, NEXT
+from boxel.cli.label import ADAPT, LABEL, MERGE, NEXT
 from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
 from boxel.cli.review import REVIEW
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Command] = {
     "convert": CONVERT,
     "label": LABEL,
     "next": NEXT,
+    "merge": MERGE,
     "review": REVIEW,
     "serve": SERVE,
     "draw": DRAW,

@@ -97,34 +97,36 @@ def collect(before: Output, found: Annotations, changes: Changes) -> Edits:
         return Edit(before.paths[image], before.own_ids[recorded], kind, origin, row)
 
     key_of = dict(zip(before.image_ids, before.paths, strict=True))
-    rows = [edit("changed", recorded, _row(found, other, True)) for recorded, other in changes.shapes]
-    rows += [edit("class", recorded, _row(found, other, False)) for recorded, other in changes.classes]
-    rows += [edit("fields", recorded, _row(found, other, False)) for recorded, other in changes.fields]
+    rows = [edit("changed", recorded, make_row(found, other, True)) for recorded, other in changes.shapes]
+    rows += [edit("class", recorded, make_row(found, other, False)) for recorded, other in changes.classes]
+    rows += [edit("fields", recorded, make_row(found, other, False)) for recorded, other in changes.fields]
     rows += [edit("deleted", recorded) for recorded in changes.deleted]
     for other in changes.added:
         key = key_of[found.image_ids[found.image_index[other]]]
-        rows.append(Edit(key, found.ids[other], "added", row=_row(found, other, True)))
+        rows.append(Edit(key, found.ids[other], "added", row=make_row(found, other, True)))
     return Edits(rows, [before.paths[image] for image in changes.removed_images])
 
 
-def _row(found: Annotations, row: int, drawn: bool) -> Row:
+def make_row(found: Annotations, row: int, drawn: bool) -> Row:
     """Return an instance; what a user has drawn has no source, is trusted, not suspect, and has the user's box."""
-    extras = found.extras[row]
-    if drawn:
-        extras = mark_suspect(extras, None)
-        for name in (ORIGINAL_BOX, UNDECIDED):
-            extras = set_field(extras, name, None)
-        if not is_rotated(decode_extras(extras), found.boxes[row]):
-            extras = set_field(extras, CORNERS, None)
+    extras, box = found.extras[row], found.boxes[row]
     return Row(
         category=found.categories[found.labels[row]],
-        box=tuple(found.boxes[row].tolist()),
+        box=tuple(box.tolist()),
         segmentation=found.segmentations[row],
         iscrowd=bool(found.iscrowd[row]),
         source=None if drawn else found.source[row],
         trusted=drawn or bool(found.trusted[row]),
-        extras=extras,
+        extras=clear_drawn(extras, box) if drawn else extras,
     )
+
+
+def clear_drawn(extras: bytes | None, box: NDArray[np.float64]) -> bytes | None:
+    """Return the extras of an instance that a user has drawn, without what they state about the one before."""
+    extras = mark_suspect(extras, None)
+    for name in (ORIGINAL_BOX, UNDECIDED):
+        extras = set_field(extras, name, None)
+    return extras if is_rotated(decode_extras(extras), box) else set_field(extras, CORNERS, None)
 
 
 def describe(changes: Changes, before: Output, found: Annotations) -> str:
@@ -156,7 +158,7 @@ def join(found: Mapping[str, Edits]) -> Edits:
                 added += [] if _is_among(edit, added) else [edit]
                 continue
             other_name, other = joined.setdefault(edit.key, (name, edit))
-            if _agree(edit, other):
+            if agree(edit, other):
                 continue
             if "fields" not in (edit.kind, other.kind) or edit.kind == other.kind:
                 raise BoxelError(
@@ -178,10 +180,10 @@ def _join_fields(edit: Edit, fields: Edit) -> Edit:
 
 
 def _is_among(edit: Edit, others: Sequence[Edit]) -> bool:
-    return any(other.image == edit.image and _agree(edit, other) for other in others)
+    return any(other.image == edit.image and agree(edit, other) for other in others)
 
 
-def _agree(one: Edit, other: Edit) -> bool:
+def agree(one: Edit, other: Edit) -> bool:
     """Return whether two edits of an instance are the same, but for the precision of formats."""
     a, b = one.row, other.row
     if a == b or a is None or b is None or one.kind != other.kind:

@@ -244,6 +244,14 @@ def _image_digest(data: Annotations, image: int) -> bytes:
     return _digest([data.paths[image], *size, data.splits[image], decode_extras(data.image_extras[image])])
 
 
+def state_digest(data: Annotations, row: int) -> bytes:
+    """Compute two digests of an instance: of its class and of what a user has decided about it, and of its outline."""
+    own = data.source[row] is None
+    name = data.categories[data.labels[row]].name
+    facts = [name, bool(data.iscrowd[row]), own, own and bool(data.trusted[row])]
+    return _digest(facts) + _outline_digest(data, row)
+
+
 def _digest_categories(data: Annotations) -> dict[str, bytes]:
     return {one.name: _digest([one.supercategory, decode_extras(one.extras)]) for one in data.categories}
 

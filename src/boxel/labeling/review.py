@@ -103,6 +103,20 @@ def choose_next(data: Annotations, count: int = 20, *, random: bool = False, see
     return _explain(data, rows, chosen, similarity, len(checked))
 
 
+def sort_by_quality(data: Annotations, chosen: Sequence[NextMask]) -> list[NextMask]:
+    """Return masks with the lowest quality first; an unknown one counts as a half.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> data = example_scenes()
+        >>> data.quality[:3] = 0.9, np.nan, 0.2
+        >>> [one.instance for one in sort_by_quality(data, [NextMask(k, "") for k in range(3)])]
+        [2, 1, 0]
+    """
+    quality = np.nan_to_num(data.quality, nan=0.5)
+    return sorted(chosen, key=lambda one: float(quality[one.instance]))
+
+
 def take_checked(
     data: Annotations, checked: Annotations, own: NDArray[np.bool_] | None = None
 ) -> tuple[Annotations, list[int]]:

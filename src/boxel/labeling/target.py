@@ -102,7 +102,7 @@ class Target:
         # After an interruption it is unknown which of two states was edited: the one that it is closer to.
         compared = ((compare(output, found), output) for output in self._records[name])
         changes, before = min(compared, key=lambda pair: len(pair[0]))
-        if problem := _find_problem(path, found, before, changes):
+        if problem := find_problem(path, found, before, changes):
             raise BoxelError(
                 f"{path}: it was edited since it was written, and {problem}, or discard it with `overwrite`."
             )
@@ -148,7 +148,7 @@ class Target:
         """Write the outputs, and record each before it takes its place, so that it is known after any interruption."""
         for name, path in self.paths.items():
             with atomic_path(path) as temporary:
-                with _naming(temporary, path):
+                with naming_path(temporary, path):
                     write_as_given(data, temporary, name)
                 files = list_files(temporary) if temporary.is_dir() else []
                 before = self._records.get(name, [])
@@ -188,7 +188,7 @@ def folder_beside(target: Path, format: str) -> Path:
 
 
 @contextmanager
-def _naming(temporary: Path, path: Path) -> Iterator[None]:
+def naming_path(temporary: Path, path: Path) -> Iterator[None]:
     """Name the path that is meant in errors and warnings about a temporary one."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -212,7 +212,7 @@ def _carry_files(old: Path, new: Path, own: Sequence[str]) -> str | None:
     return digest_path(new) if others else None
 
 
-def _find_problem(path: Path, found: Annotations, before: Output, changes: Changes) -> str:
+def find_problem(path: Path, found: Annotations, before: Output, changes: Changes) -> str:
     """State what is wrong with an output of which rows would be lost, and what to do; empty for any other."""
     if count_unreadable(found) > before.unreadable:
         first = next(issue.message for issue in found.issues if "left out" in issue.repair)

@@ -160,6 +160,12 @@ class DecisionStore:
         for image, id, origin, version, content in rows:
             yield (image, json.loads(id)), origin, self._entry(version, content)
 
+    def decided_since(self, date: str) -> set[Key]:
+        """Return the objects about which there is a decision since a date in ISO 8601 that was not undone."""
+        rows = self._fetch("SELECT DISTINCT image, object FROM decisions WHERE time >= ?", date)
+        keys = {(image, json.loads(id)) for image, id in rows}
+        return {key for key, _, (_, decision) in self.latest() if key in keys and decision.state != "open"}
+
     def ids(self) -> set[ImageId]:
         """Return the ids of all objects that were decided on, in any image."""
         return {json.loads(id) for (id,) in self._fetch("SELECT DISTINCT object FROM decisions")}

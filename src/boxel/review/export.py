@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from boxel.data import Annotations
-from boxel.review.decisions import DecisionStore
+from boxel.review.decisions import DecisionStore, Key
 from boxel.review.selection import count_states
 from boxel.review.session import Review
 from boxel.utils.errors import BoxelError
@@ -51,3 +51,24 @@ def apply_decisions(data: Annotations, decisions: str | Path) -> tuple[Annotatio
         return review.apply(), count_states(review)
     finally:
         review.store.close()
+
+
+def decided_since(decisions: str | Path, date: str) -> set[Key]:
+    """Return the objects that a reviewer has decided on since a date; none if there is no file of decisions.
+
+    Args:
+        decisions: The file of the decisions.
+        date: In ISO 8601, e.g. ``2026-11-30T08:00:00+00:00``.
+
+    Examples:
+        >>> decided_since("none.sqlite", "2026-11-30")
+        set()
+    """
+    path = Path(decisions)
+    if not path.is_file():
+        return set()
+    store = DecisionStore(path)
+    try:
+        return store.decided_since(date)
+    finally:
+        store.close()

@@ -22,10 +22,10 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.cvat_writer import FILE, KNOWN, element, image_tags, shape_fields
+from boxel.data.formats.cvat_writer import FILE, ID_ATTRIBUTE, KNOWN, element, image_tags, shape_fields
 from boxel.data.formats.cvat_writer import OPTIONS as OPTIONS
 from boxel.data.formats.cvat_writer import write as write
-from boxel.data.formats.extras import encode_extras
+from boxel.data.formats.extras import encode_extras, get_dict
 from boxel.data.formats.identity import Held, Ids, merge_read
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay_inside
@@ -74,8 +74,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     is_numbered = len(set(numbers)) == len(stems)  # those of a project begin again with each task
     rows.image_ids = [*numbers] if is_numbered else [*stems]
     rows.ids = [f"{stems[i]}:{number}" for i, number in zip(rows.image_index, rows.ids, strict=True)]
+    first = {id: row for row, id in reversed(reader.ids.items())}  # a copy of an object has its id, too
+    for id, row in first.items():
+        rows.ids[row] = id
     data = rows.build(root, reader.categories(), file)
-    return merge_read(ids.restore(data, stems), data, Held(_hold_object, _hold_image))
+    return merge_read(ids.restore(data, stems, by_id=bool(reader.ids)), data, Held(_hold_object, _hold_image))
 
 
 def _hold_object(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
@@ -100,6 +103,7 @@ class _Reader:
         self.index: dict[str, int] = {}
         self.frames: list[str] = []
         self.left_out = Counter[str]()
+        self.ids: dict[int, str] = {}  # by row, if the shape states it
 
     def categories(self) -> list[Category]:
         return [Category(k, name, extras=extras) for k, (name, extras) in enumerate(self.labels.items(), 1)]
@@ -195,7 +199,10 @@ class _Reader:
             self.rows.report("bad-annotation", self.file, what, None, id)
             return
         text = None if segmentation is None else msgspec.json.encode(segmentation)
-        more = encode_extras(extras)
+        stated = get_dict(extras, "attributes").pop(ID_ATTRIBUTE, "")
+        more = encode_extras({key: v for key, v in extras.items() if v != {}})
+        if stated:
+            self.ids[len(self.rows.ids)] = stated
         self.rows.add(number, image, self._label(name), box, text, extras=more)
 
 

@@ -34,6 +34,9 @@ KNOWN = frozenset(
 """Attributes of shapes that have a place of their own; others stay under ``cvat``."""
 
 
+ID_ATTRIBUTE = "boxel_id"
+"""Attribute of a shape that holds the id of its object."""
+
 OWN = frozenset(["occluded", "z_order", "group_id", "attributes", "cvat"])
 """Keys of extras of which the XML holds all there is."""
 

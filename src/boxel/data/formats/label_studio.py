@@ -29,7 +29,7 @@ from boxel.data.formats.builder import Builder, decode_loosely, explain_json_err
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
 from boxel.data.formats.identity import Held, Ids, restore
 from boxel.data.formats.label_studio_config import CONFIG_FILE, number_categories, read_config
-from boxel.data.formats.label_studio_writer import FILE, LOCAL, UNNAMED
+from boxel.data.formats.label_studio_writer import FILE, KNOWN, LOCAL, UNNAMED, region_fields
 from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
 from boxel.data.formats.label_studio_writer import write as write
 from boxel.data.formats.layout import file_stems
@@ -49,13 +49,6 @@ _TASK_KEYS = frozenset(
 )
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # what Label Studio puts before the name of an uploaded file
 _ATTRIBUTES = frozenset(["choices", "textarea", "rating", "number", "taxonomy", "datetime"])
-_KNOWN = frozenset(
-    {
-        *("id", "type", "value", "from_name", "to_name", "origin", "score"),
-        *("original_width", "original_height", "image_rotation"),
-    }
-)
-"""Fields of a region that have a place of their own; others stay under ``label_studio``."""
 
 
 def recognize(path: Path) -> bool:
@@ -118,7 +111,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     names = [*categories, *sorted(set(reader.labels) - set(categories))]
     rows.sort_labels(reader.labels, names)
     data = rows.build(root, number_categories(names, categories), file)
-    return restore(ids, data, stems, Held(image_extras=_hold_image))
+    return restore(ids, data, stems, Held(_hold_region, _hold_image))
 
 
 def _decode_tasks(file: Path) -> list[Raw]:
@@ -414,6 +407,12 @@ def _image_extras(data: dict[str, Any]) -> dict[str, Any]:
     return {"data": kept} if kept else {}
 
 
+def _hold_region(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Return what a region holds of the extras of its object."""
+    fields = region_fields(extras)
+    return {"label_studio": fields} if fields else {}
+
+
 def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
     """Return what a task holds of the extras of its image."""
     return _image_extras(get_dict(extras, "data") | {"file_name": ""})
@@ -423,7 +422,7 @@ def _region_extras(region: _Region) -> dict[str, Any]:
     extras: dict[str, Any] = {"attributes": region.attributes} if region.attributes else {}
     if len(region.labels) > 1:
         extras["labels"] = region.labels
-    others = {key: value for key, value in region.result.items() if key not in _KNOWN}
+    others = {key: value for key, value in region.result.items() if key not in KNOWN}
     return extras | ({"label_studio": others} if others else {})
 
 

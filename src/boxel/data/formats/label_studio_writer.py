@@ -21,6 +21,14 @@ from boxel.data.formats.shapes import Shape, add_shape
 FILE = "tasks.json"
 OPTIONS = ("polygons", "simplify")
 
+KNOWN = frozenset(
+    {
+        *("id", "type", "value", "from_name", "to_name", "origin", "score"),
+        *("original_width", "original_height", "image_rotation"),
+    }
+)
+"""Fields of a region that have a place of their own; others stay under ``label_studio``."""
+
 LOCAL = "/data/local-files/?d="
 UNNAMED = "boxel"
 """The model version of predictions whose masks have no source."""
@@ -55,7 +63,7 @@ def write(data: Annotations, path: Path, polygons: bool = False, simplify: float
         "holds one ring per polygon",
         needs,
         others=export.describe_tight_boxes(),
-        held=[CORNERS, "image data"],
+        held=[CORNERS, "label_studio", "image data"],
     )
 
 
@@ -92,7 +100,8 @@ def _result(
     shape = add_shape(export, instance, image, as_polygons)
     if shape is None:
         return None
-    kind, value = _value(shape, size, decode_extras(data.extras[instance]))
+    extras = decode_extras(data.extras[instance])
+    kind, value = _value(shape, size, extras)
     used.add(kind)
     tag, control = CONTROLS[kind]
     result: dict[str, Any] = {
@@ -107,7 +116,12 @@ def _result(
     }
     if np.isfinite(data.quality[instance]):
         result["score"] = round(float(data.quality[instance]), 6)
-    return result
+    return result | region_fields(extras)
+
+
+def region_fields(extras: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a region that stand for extras, e.g. ``meta``, a text about it that annotators see."""
+    return {key: v for key, v in get_dict(extras, "label_studio").items() if key not in KNOWN}
 
 
 def _value(shape: Shape, size: tuple[int, int], extras: dict[str, Any]) -> tuple[str, dict[str, Any]]:

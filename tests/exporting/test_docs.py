@@ -11,7 +11,8 @@ from PIL import Image
 
 from boxel.exporting import export
 from boxel.masks.rle import decode
-from boxel.models.boxcaseg.inference import box_masks, soft_masks
+from boxel.models.box_masks import box_masks
+from boxel.models.boxcaseg.inference import soft_masks
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "deploy.md"
 pytestmark = [

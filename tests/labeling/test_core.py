@@ -17,7 +17,7 @@ from boxel.data import read, write
 from boxel.data.synthetic import write_scenes
 from boxel.labeling.api import label_data
 from boxel.labeling.teachers import detector, make_teacher
-from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, OnnxNetwork, identify
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify, open_network
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.io import load
 from boxel.models.pretrained import model_digests, model_folder
@@ -81,13 +81,13 @@ def test_logits_match_torch(name, scenes):
     data = read(scenes)
     image, boxes = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8), data.boxes[:9] / 2
     ours, theirs = (
-        OnnxNetwork(model_folder(name)).soft_masks(image, boxes),
+        open_network(name).soft_masks(image, boxes),
         soft_masks(load(name), image, boxes),
     )
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-3)
     np.testing.assert_array_equal(ours[1], theirs[1])
     np.testing.assert_allclose(ours[2], theirs[2], atol=1e-5)
-    empty = OnnxNetwork(model_folder(name)).soft_masks(image, boxes[:0])
+    empty = open_network(name).soft_masks(image, boxes[:0])
     assert [len(part) for part in empty] == [0, 0, 0]
 
 

@@ -175,12 +175,12 @@ def _predict(
 
     Instances have at least the minimum score, or if it is None the usual one of drawings.
     """
-    from boxel.models.io import load
+    from boxel.models.io import load_folder
     from boxel.models.label_map import LabelMap
     from boxel.models.prediction import iter_predictions
     from boxel.models.thresholds import keep_confident, settle_draw_score
 
-    model = load(run).to(resolve_device("auto"))
+    model = load_folder(run).to(resolve_device("auto"))
     threshold = settle_draw_score(model, min_score)
     rows, count = Builder(), 0
     with progress(len(sources), "images") as advance:

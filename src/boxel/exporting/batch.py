@@ -69,6 +69,7 @@ def detector_metadata(model: Detector) -> dict[str, Any]:
         "mean": model.backbone.mean.flatten().tolist(),  # type: ignore[union-attr, operator]
         "short_side": config.short_side,
         "max_size": config.max_size,
+        "nms_threshold": model.config.nms_threshold,
         SCORE_THRESHOLDS: best_scores(model),
     }
 

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boxel.utils.errors import UsageError
+
 
 class Region(NamedTuple):
     """A rectangle of whole pixels; `right` and `bottom` are not included.
@@ -76,6 +78,23 @@ def box_to_pixels(boxes: ArrayLike, height: int, width: int) -> NDArray[np.int64
     """
     limits = [width, height, width, height]
     return np.ceil(np.asarray(boxes, dtype=np.float64) - 0.5).clip(0, limits).astype(np.int64)
+
+
+def to_corners(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Return boxes that a user gives, or a single one, as (N, 4) xyxy pixels.
+
+    Raises:
+        UsageError: They do not have four columns.
+
+    Examples:
+        >>> to_corners([1, 2, 3, 4])
+        array([[1., 2., 3., 4.]])
+    """
+    corners = np.asarray(boxes, dtype=np.float64)
+    corners = corners.reshape(-1, 4) if corners.size == 0 or corners.shape == (4,) else corners
+    if corners.ndim != 2 or corners.shape[1] != 4:
+        raise UsageError(f"`boxes` has shape {corners.shape}; give (N, 4), xyxy in pixels.")
+    return corners
 
 
 def box_iou(boxes: NDArray[np.number], others: NDArray[np.number]) -> NDArray[np.float64]:

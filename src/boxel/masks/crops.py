@@ -243,8 +243,8 @@ def resample_at(
 ) -> NDArray[np.float32]:
     """Interpolate as :func:`resample` does, at any rows and columns: (len(rows), len(columns)) float32."""
     x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
-    above, below, weight_y = _cells(rows, y0, y1, grid.shape[0])
-    before, after, weight_x = _cells(columns, x0, x1, grid.shape[1])
+    above, below, weight_y = neighbor_cells(rows, y0, y1, grid.shape[0])
+    before, after, weight_x = neighbor_cells(columns, x0, x1, grid.shape[1])
     # Rows first: the grid is small, and the intermediate result is not wide yet.
     tall = _lerp(grid, above, below, weight_y, axis=0)
     return _lerp(tall, before, after, weight_x, axis=1)
@@ -270,7 +270,7 @@ def bound_tiles(
     x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
     low = high = grid
     for axis, pixels, start, end in ((0, rows, y0, y1), (1, columns, x0, x1)):
-        before, after, _ = _cells(pixels, start, end, grid.shape[axis])
+        before, after, _ = neighbor_cells(pixels, start, end, grid.shape[axis])
         last = np.minimum(np.arange(side, len(pixels) + side, side), len(pixels)) - 1
         spans = np.stack([before[::side], after[last] + 1], axis=1).ravel()
         low, high = (
@@ -282,7 +282,7 @@ def bound_tiles(
     return low, high
 
 
-def _cells(
+def neighbor_cells(
     pixels: NDArray[np.number], start: float, end: float, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return the cell before the center of each pixel, the one after it, and the weight of the latter."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,22 +13,20 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 from torchvision.transforms.v2 import functional as F
 
-from boxel.data.sources import ImageLike, to_image
+from boxel.data.sources import ImageLike
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle
 from boxel.masks.suppression import mask_nms
-from boxel.models.instances import Instances
+from boxel.models.instances import Instances, ResultT, map_images
 from boxel.models.settings import InferenceConfig, apply_settings, resize_factor
 from boxel.models.thresholds import min_scores
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detections, Detector
-    from boxel.models.label_map import LabelMap
     from boxel.models.onnx import OnnxDetector
 
 InstanceModel: TypeAlias = "Detector | OnnxDetector"
-ResultT = TypeVar("ResultT", Instances, "LabelMap")
 
 
 def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
@@ -103,11 +100,8 @@ def predict_each(
     model: nn.Module, images: ImageLike | Sequence[ImageLike], predict: Callable[[NDArray[np.uint8]], ResultT]
 ) -> ResultT | list[ResultT]:
     """Return the prediction of an image, or those of a list or tuple of images, with the model in eval mode."""
-    several = isinstance(images, (list, tuple))
-    sources = cast("list[ImageLike]", images if several else [images])
     with evaluation_mode(model):
-        results = [replace(predict(to_image(source)), source=source) for source in sources]
-    return results if several else results[0]
+        return map_images(images, predict)
 
 
 def to_tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:

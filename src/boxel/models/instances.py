@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from boxel.viz.overlays import overlay
 if TYPE_CHECKING:
     from supervision import Detections
 
+    from boxel.models.label_map import LabelMap
+
+ResultT = TypeVar("ResultT", "Instances", "LabelMap")
 Index: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | NDArray[np.bool_] | NDArray[np.integer]
 
 
@@ -159,6 +162,16 @@ class Instances(Drawable):
             class_id=self.labels,
             data={"class_name": np.array(self.names, dtype=str)},
         )
+
+
+def map_images(
+    images: ImageLike | Sequence[ImageLike], predict: Callable[[NDArray[np.uint8]], ResultT]
+) -> ResultT | list[ResultT]:
+    """Return what is predicted from the pixels of an image, or a list of it for a list or tuple of images."""
+    several = isinstance(images, (list, tuple))
+    sources = cast("list[ImageLike]", images if several else [images])
+    results = [replace(predict(to_image(source)), source=source) for source in sources]
+    return results if several else results[0]
 
 
 def image_id_from_name(path: str | Path) -> int | str:

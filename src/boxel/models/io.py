@@ -15,6 +15,8 @@ from boxel.crf.config import CRFConfig
 from boxel.data.annotations import Category
 from boxel.data.formats.builder import read_utf8
 from boxel.methods import get_method, resolve
+from boxel.models.exported.file import is_exported
+from boxel.models.exported.loading import load_exported
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.models.thresholds import SCORE_THRESHOLDS, read_thresholds
 from boxel.utils.config import parse_config
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
 
     from boxel.models.boxcaseg import BoxCaseg
     from boxel.models.detector import Detector
+    from boxel.models.exported import ExportedBoxToMask, ExportedDetector, ExportedSegmenter
     from boxel.models.semantic import Segmenter
 
 Model: TypeAlias = "Detector | BoxCaseg | Segmenter"
 """A model: an instance segmenter, a class-agnostic one of given boxes, or a semantic one."""
+
+ExportedModel: TypeAlias = "ExportedDetector | ExportedBoxToMask | ExportedSegmenter"
+"""The same as files of `boxel export`."""
 
 CRF_FILE = "crf.yaml"
 """The settings of a segmenter's CRF, beside its config.yaml."""
@@ -101,25 +107,32 @@ def save_config(folder: Path, config: Mapping[str, object], categories: Sequence
     write_text(folder / "categories.json", json.dumps(rows, indent=1))
 
 
-@naming_extra("boxel.load")
-def load(source: str | Path) -> Model:
+def load(source: str | Path) -> Model | ExportedModel:
     """Load a trained model.
 
     Args:
         source: The folder of a finished run, the name of a bundled model
-            (:data:`~boxel.models.pretrained.BUNDLED`), or a model's id on the Hugging Face hub, `owner/name`.
+            (:data:`~boxel.models.pretrained.BUNDLED`), a model's id on the Hugging Face hub, `owner/name`, or an ONNX
+            file of `boxel export`, which needs no PyTorch.
 
     Returns:
         The model in eval mode, with the `categories` of its dataset and the `settings` of its run: the folder's
-        config.yaml, and under `crf` and `score_thresholds` its crf.yaml and score_thresholds.json if it has them.
+        config.yaml, and under `crf` and `score_thresholds` its crf.yaml and score_thresholds.json if it has them. Of an
+        ONNX file a model that predicts alike, see :mod:`boxel.models.exported`.
 
     Raises:
-        BoxelError: The folder does not exist or is incomplete, or the weights do not fit.
+        BoxelError: The folder does not exist or is incomplete, the weights do not fit, or the file is not boxel's.
 
     Examples:
         >>> type(load("boxcaseg")).__name__
         'BoxCaseg'
     """
+    return load_exported(source) if is_exported(source) else load_folder(source)
+
+
+@naming_extra("boxel.load")
+def load_folder(source: str | Path) -> Model:
+    """Load a trained model with PyTorch; arguments, result and errors as of :func:`load`, without ONNX files."""
     folder = find_folder(source)
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -1,4 +1,7 @@
-"""Exported models, run by onnxruntime instead of torch."""
+"""Exported models in the place of the networks of PyTorch models, with all that PyTorch adds to them.
+
+They decode the outputs as `boxel.models.exported` does, which runs exported files without PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from torch import Tensor
 
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxinst.losses import MASK_STRIDE
-from boxel.models.detector import Detections, Detector, full_image_detections
-from boxel.models.mask_rcnn.heads import grid_windows
+from boxel.models.detector import Detections, Detector
+from boxel.models.exported.detector import MaskGrid, split_detections
 from boxel.models.semantic.model import Segmenter
 from boxel.utils.onnx import load_session
 
@@ -42,31 +45,27 @@ class OnnxDetector:
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Return the detections in each image, (3, H, W) float RGB in [0, 1], all of one size."""
-        batch = torch.stack(images).cpu().numpy()
-        *outputs, image_index = map(torch.from_numpy, self._session.run(None, {"images": batch}))
-        return [
-            self._detections(*(values[image_index == index] for values in outputs))
-            for index in range(len(images))
-        ]
+        outputs = self._session.run(None, {"images": torch.stack(images).cpu().numpy()})
+        found = split_detections(outputs, len(images), self._grid())
+        return [Detections(*map(torch.from_numpy, one)) for one in found]
 
-    def _detections(self, boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor) -> Detections:
-        """Return the detections in an image, from the outputs of the file for it."""
+    def _grid(self) -> MaskGrid | None:
+        """Return how the masks lie over the image; None if they cover their boxes."""
         raise NotImplementedError
 
 
 class OnnxBoxInst(OnnxDetector):
     """The exported file of a BoxInst."""
 
-    def _detections(self, boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor) -> Detections:
-        margin = self.config.mask_margin
-        return full_image_detections(boxes, scores, labels, mask_logits, stride=MASK_STRIDE, margin=margin)
+    def _grid(self) -> MaskGrid | None:
+        return MaskGrid(MASK_STRIDE, self.config.mask_margin)
 
 
 class OnnxMaskRCNN(OnnxDetector):
     """The exported file of a Mask R-CNN."""
 
-    def _detections(self, boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor) -> Detections:
-        return Detections(boxes, scores, labels, mask_logits, grid_windows(boxes), boxes)
+    def _grid(self) -> MaskGrid | None:
+        return None
 
 
 class OnnxSegmenter:

@@ -21,12 +21,12 @@ from boxel.data.annotations import Annotations
 from boxel.data.image_names import ImageNames
 from boxel.data.sources import ImageLike, find_images, to_image
 from boxel.data.video import frame_fields
-from boxel.models.boxcaseg.inference import resegment, segment_boxes
+from boxel.models.box_masks import resegment, segment_boxes
 from boxel.models.boxcaseg.model import BoxCaseg
 from boxel.models.detector import Detector
 from boxel.models.inference import inference_config, predict_batch
 from boxel.models.instances import Instances, image_id_from_name
-from boxel.models.io import Model, load
+from boxel.models.io import Model, load_folder
 from boxel.models.label_map import LabelMap
 from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
 from boxel.models.semantic.model import Segmenter
@@ -257,7 +257,7 @@ def _prepare(
 
 
 def _load(model: Model | str | Path, device: str) -> Model:
-    return load(model).to(resolve_device(device)) if isinstance(model, str | Path) else model
+    return load_folder(model).to(resolve_device(device)) if isinstance(model, str | Path) else model
 
 
 def _check_effect(settings: Mapping[str, Any], kind: type | None, why: str) -> None:

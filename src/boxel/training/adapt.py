@@ -16,7 +16,7 @@ from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
 from boxel.models import io
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.io import load
+from boxel.models.io import load_folder
 from boxel.models.pretrained import model_folder
 from boxel.training.few_masks import MIN_MASKS, learn_masks
 from boxel.training.log import rank_zero_logger
@@ -71,7 +71,7 @@ def adapt(
     if not minutes > 0:
         raise UsageError(f"`minutes` is {minutes}; give a number above 0.")
     out, start = Path(out), model_folder(teacher)
-    note, origin = out / "adapted.json", digest_model(load(start))
+    note, origin = out / "adapted.json", digest_model(load_folder(start))
     done = {"from": origin, "minutes": minutes}
     earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
     if earlier and earlier["from"] != origin:
@@ -108,7 +108,7 @@ def adapt(
 
 def _adapt_to_boxes(data: Annotations, out: Path, teacher: str, minutes: float) -> dict[str, Any]:
     """Adapt a model to boxes, write its folder, and return what it has learned from and what that changed."""
-    start: Any = load(model_folder(teacher))
+    start: Any = load_folder(model_folder(teacher))
     number = int(data.has_box.sum())
     logger.info("adapting %s to %d boxes in about %g min: %s", teacher, number, minutes, out)
     found = learn_own_masks(start.to(resolve_device("auto")), data, minutes)
@@ -140,7 +140,7 @@ def _adapt_to_boxes(data: Annotations, out: Path, teacher: str, minutes: float) 
 
 def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) -> dict[str, Any]:
     """Adapt a model to true masks, write its folder, and return what it has learned from and what that gained."""
-    start: Any = load(model_folder(teacher))
+    start: Any = load_folder(model_folder(teacher))
     number = int(data.has_mask.sum())
     logger.info("adapting %s to %d masks in about %g min: %s", teacher, number, minutes, out)
     found = learn_masks(start.to(resolve_device("auto")), data, minutes)

@@ -79,7 +79,7 @@ def train(
     from boxel.training.prepare import prepare_data
 
     prepared = prepare_data(run, sources, images, val, val_images, masks)
-    from boxel.models.io import load  # imported here, since PyTorch takes long to start
+    from boxel.models.io import load_folder  # imported here, since PyTorch takes long to start
     from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.fitting import fit_to_data
     from boxel.training.pseudo_masks import label_boxes
@@ -92,7 +92,7 @@ def train(
         checkpoint = prepare_folder(run, prepared.classes, resume)
         if resume and is_finished(run.out):
             logger.info("%s is finished already", run.out)
-            return load(run.out)
+            return load_folder(run.out)
         processes = start_processes(run.settings)
         if processes.is_global_zero:
             given = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}

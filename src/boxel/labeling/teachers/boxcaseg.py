@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,11 @@ from numpy.typing import NDArray
 
 from boxel.labeling.teachers.base import SoftMask
 from boxel.labeling.teachers.lines import add_line
-from boxel.masks.crops import SoftMasks, extract_crops, predict_soft_masks
+from boxel.masks.crops import SoftMasks
+from boxel.models.exported import ExportedBoxToMask
+from boxel.models.exported.file import ExportedFile
 from boxel.models.pretrained import ONNX_FILE, export_command, model_digests, model_folder, read_method
 from boxel.utils.errors import BoxelError
-from boxel.utils.onnx import load_session
 
 logger = logging.getLogger(__name__)
 
@@ -49,46 +48,21 @@ class BoxCasegTeacher:
         return [add_line(image, box, soft) for box, soft in zip(boxes, soft_masks, strict=True)]
 
 
-class OnnxNetwork:
-    """The ONNX file in the folder of a BoxCaseg, run by onnxruntime without PyTorch; several threads may call it."""
-
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        self._session = load_session(folder / ONNX_FILE, threads)
-        self._inputs = [node.name for node in self._session.get_inputs()]
-        about = self._session.get_modelmeta().custom_metadata_map
-        # Of the folder that it was made from.
-        self.digests = {name: about.get(name) for name in ("weights", "settings")}
-        self._side, self._margin = json.loads(about["side"]), json.loads(about["margin"])
-        self.threshold: float | None = json.loads(about["threshold"])
-        self._padding_color = np.round(255 * np.array(json.loads(about["mean"]))).tolist()
-
-    def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
-        """Predict the logits of the object in each of (N, 4) boxes of xyxy pixels in an (H, W, 3) RGB image."""
-        return predict_soft_masks(partial(self._predict, image, boxes), boxes)
-
-    def _predict(
-        self, image: NDArray[np.uint8], others: NDArray[np.float64], boxes: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        crops = extract_crops(image, boxes, self._side, self._margin, self._padding_color, others)
-        pixels = crops.pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255  # (N, 3, S, S)
-        given = crops._asdict() | {"crops": pixels}
-        return self._session.run(None, {name: given[name] for name in self._inputs})[0], crops.windows
-
-
-def open_network(source: str, threads: int = 1) -> OnnxNetwork | None:
+def open_network(source: str, threads: int = 1) -> ExportedBoxToMask | None:
     """Open the ONNX file of a BoxCaseg; None if its folder has none, or one that is ignored with a warning."""
     folder = model_folder(source)
     if folder != Path(source):  # a bundled one, in which nothing changes
-        return OnnxNetwork(folder, threads)
+        return ExportedBoxToMask(ExportedFile(folder / ONNX_FILE, threads))
     path = folder / ONNX_FILE
     if read_method(folder) != "boxcaseg" or not (path.is_file() and (folder / "model.safetensors").is_file()):
         return None
     try:
-        network = OnnxNetwork(folder, threads)
-        if network.digests == model_digests(folder):
+        network = ExportedBoxToMask(ExportedFile(path, threads))
+        digests = model_digests(folder)  # of the folder that it was made from
+        if {name: network.file.about.get(name) for name in digests} == digests:
             return network
         reason = "it was made from other weights or settings"
-    except (BoxelError, KeyError) as error:  # damaged, or another model's
+    except BoxelError as error:  # damaged, or another model's
         logger.debug("%s", error)
         reason = "it cannot be run"
     logger.warning("%s is ignored, since %s; `%s` writes it again.", path, reason, export_command(folder))

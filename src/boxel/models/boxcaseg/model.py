@@ -19,10 +19,12 @@ from boxel.layers.decoder import Concatenate, FineLevel, TopDown, upsample
 from boxel.layers.norm import synchronize_heads
 from boxel.layers.transfer import TransferredHead, segmentation_head
 from boxel.losses.head_mixing import mix_heads
-from boxel.masks.crops import extract_crops
+from boxel.masks.boxes import to_corners
+from boxel.masks.crops import SoftMasks, extract_crops
 from boxel.masks.rle import decode_all
+from boxel.models.box_masks import box_masks, segment_boxes
 from boxel.models.boxcaseg.config import BoxCasegConfig
-from boxel.models.boxcaseg.inference import box_masks, segment_boxes
+from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.boxcaseg.losses import box_losses, mask_loss
 from boxel.models.detector import Target, check_targets
 from boxel.models.inference import evaluation_mode
@@ -136,15 +138,15 @@ class BoxCaseg(nn.Module):
         """
         if settings:
             raise UsageError(f"predict() of BoxCaseg has no setting {next(iter(settings))!r}; leave it out.")
-        corners = np.asarray(boxes, dtype=np.float64)
-        corners = corners.reshape(-1, 4) if corners.size == 0 or corners.shape == (4,) else corners
-        if corners.ndim != 2 or corners.shape[1] != 4:
-            raise UsageError(f"`boxes` has shape {corners.shape}; give (N, 4), xyxy in pixels.")
-        pixels = to_image(image)
+        corners, pixels = to_corners(boxes), to_image(image)
         labels = np.zeros(len(corners), dtype=np.int64)
         with evaluation_mode(self):
             instances = segment_boxes(self, pixels, corners, labels, self.categories[:1])
         return replace(instances, source=image)
+
+    def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
+        """Predict the logits of the object in (N, 4) boxes, as :func:`~boxel.models.boxcaseg.inference.soft_masks`."""
+        return soft_masks(self, image, boxes)
 
     def head_logits(
         self, crops: Tensor, rows: Tensor, columns: Tensor, neighbors: Tensor | None = None

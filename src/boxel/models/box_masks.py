@@ -1,0 +1,58 @@
+"""Masks of given boxes as instances, from any network that predicts the object in a box."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Category
+from boxel.masks.boxes import box_to_pixels
+from boxel.masks.crops import SoftMasks, resample
+from boxel.masks.rle import Rle, encode_in_box
+from boxel.models.instances import Instances
+
+
+class BoxToMask(Protocol):
+    """A network that predicts the object in a box, run by PyTorch or by onnxruntime."""
+
+    def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
+        """Predict the logits of the object in (N, 4) boxes, xyxy pixels partly inside the (H, W, 3) RGB image."""
+
+
+def box_masks(
+    model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+) -> tuple[list[Rle], NDArray[np.float32]]:
+    """Predict the run-length code of the object in each box, cut to the box, and its score, as `soft_masks`."""
+    height, width = image.shape[:2]
+    logits, windows, scores = model.soft_masks(image, boxes)
+    rles = []
+    for grid, window, corners in zip(logits, windows, box_to_pixels(boxes, height, width), strict=True):
+        left, top, right, bottom = corners.tolist()
+        area = (left, top, max(left, right), max(top, bottom))
+        empty = area[0] == area[2] or area[1] == area[3]
+        mask = np.zeros((area[3] - top, area[2] - left), bool) if empty else resample(grid, window, area) > 0
+        rles.append(encode_in_box(mask, left, top, height, width))
+    return rles, scores
+
+
+def segment_boxes(
+    model: BoxToMask,
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    categories: tuple[Category, ...],
+) -> Instances:
+    """Predict the masks of labeled boxes as instances in their order, scored by how certain their pixels are."""
+    rles, scores = box_masks(model, image, boxes)
+    height, width = image.shape[:2]
+    return Instances(
+        boxes.astype(np.float32), scores, labels.astype(np.int64), rles, categories, (height, width)
+    )
+
+
+def resegment(model: BoxToMask, image: NDArray[np.uint8], instances: Instances) -> Instances:
+    """Replace the masks of detected instances by those that the model predicts of their boxes."""
+    return replace(instances, rles=box_masks(model, image, instances.boxes.astype(np.float64))[0])

@@ -169,10 +169,6 @@ def test_tracks_among_images_and_points_are_left_out_by_count(tmp_path):
 
 
 def test_other_xml_is_named(tmp_path):
-    track = '<track id="0" label="car"><box frame="0" xtl="1" ytl="1" xbr="2" ybr="2"/></track>'
-    (tmp_path / "annotations.xml").write_text(f"<annotations><meta/>{track}</annotations>")
-    with pytest.raises(BoxelError, match="this is CVAT for video"):
-        boxel.data.read(tmp_path)
     (tmp_path / "a.xml").write_text("<!-- x --><annotation/>")
     assert boxel.data.recognize(tmp_path / "a.xml") == "voc"
     with pytest.raises(BoxelError, match="not CVAT's XML; its outermost element is <annotation>"):

@@ -41,6 +41,7 @@ from boxel.data.issues import group_by_kind
 from boxel.data.splits import make_split, select_split, standard_split
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import is_file
+from boxel.utils.frames import is_video
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -164,7 +165,7 @@ def read(
 
     Args:
         path: Annotation file or folder of a dataset, of any format that `recognize` returns, e.g. a ``data.yaml``.
-        images: Folder of the images; if None, searched for near the annotations.
+        images: Folder of the images, or a video; if None, searched for near the annotations.
         format: ``coco`` or another that `recognize` returns; recognized if None.
         split: ``train``, ``val`` or another split that the dataset has; all if None. Ignored if it has none, as formats
             with a file or a list per split do.
@@ -205,7 +206,10 @@ def read_as_written(
             f"{path}: this is a {format} dataset, which needs no class list; leave out {class_list}, or name the "
             "format semantic."
         )
-    data = module.read(Path(path), None if images is None else Path(images), **options)
+    folder = None if images is None else Path(images)
+    if folder and is_video(folder) and folder.is_file() and module is not cvat:  # it names itself there
+        folder = folder.parent
+    data = module.read(Path(path), folder, **options)
     return data if split is None or module is semantic else select_split(data, split)
 
 

@@ -34,6 +34,7 @@ from boxel.data.formats.coco_rows import (
     read_category,
     read_image,
 )
+from boxel.data.formats.coco_videos import find_frames
 from boxel.data.formats.coco_writer import numeric_ids, with_original, write
 from boxel.data.formats.names import ImageFinder, guess_root
 from boxel.data.image_names import to_posix
@@ -82,6 +83,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     content = read_utf8(path)
     others, categories, rows = _read_at_once(content, path) or _read_parts(content, path)
     _number(rows.ids)
+    if videos := others.get("videos"):
+        rows.paths = find_frames(path, images, rows.paths, rows.image_extras, bytes(videos)) or rows.paths
     named, extras = _dataset_extras(others)
     if not any(rows.splits):
         rows.splits = find_splits(rows.paths)

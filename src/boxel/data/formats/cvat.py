@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file for all images, which lie in ``images/`` beside it.
+"""CVAT for images 1.1: one XML file for all images, which lie in ``images/`` beside it; and CVAT for video 1.1.
 
 The format: https://docs.cvat.ai/docs/manual/advanced/xml_format/. Points, lines, cuboids and skeletons enclose nothing
 that is known and are left out; an ellipse becomes a polygon, a rotated box the box around it (see `rotated`). A mask is
@@ -22,6 +22,14 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
+from boxel.data.formats.cvat_tracks import (
+    VideoTask,
+    choose_names,
+    find_folder,
+    iter_shapes,
+    name_frame_file,
+    read_tasks,
+)
 from boxel.data.formats.cvat_writer import FILE, ID_ATTRIBUTE, KNOWN, element, image_tags, shape_fields
 from boxel.data.formats.cvat_writer import OPTIONS as OPTIONS
 from boxel.data.formats.cvat_writer import write as write
@@ -32,13 +40,17 @@ from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay
 from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
 from boxel.data.formats.row_runs import decode_rows
 from boxel.data.formats.xml_files import find_root, open_xml, to_pixels
+from boxel.data.image_names import find_stem
 from boxel.data.images import MAX_PIXELS, image_size
 from boxel.masks.rle import encode_in_box
 from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.frames import is_video, name_frame
 
 _LEFT_OUT = ("polyline", "points", "cuboid", "skeleton")
 _OTHER_LABELS = ("tag", "points", "polyline", "cuboid", "skeleton")
 """Types of labels that no object has."""
+_OF_TRACKS = frozenset({"frame", "outside"})
+"""Attributes of the shapes of tracks that are known from where they are read to."""
 
 
 def recognize(path: Path) -> bool:
@@ -54,20 +66,26 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     """Read a CVAT XML file, image by image, so that a large one needs little memory.
 
     What boxel does not use is kept in the extras: ``occluded``, ``z_order``, ``group_id``, ``attributes``, under
-    ``cvat`` all else that a shape has, and the tags of an image.
+    ``cvat`` all else that a shape has, and the tags of an image. Of a video, all frames of its task are images, e.g.
+    ``clip.mp4#000123``, and each shape of a track is an object with its ``track_id``; see `cvat_tracks`.
 
     Args:
         path: The file, or its folder.
-        images: Folder of the images, if it is not ``images/`` or the folder of the file.
+        images: Folder of the images or of the video, if it is not ``images/`` or the folder of the file; or the video.
     """
     file = _find_file(path) or path
     if file.is_dir():
         raise BoxelError(f"{path}: there is no CVAT dataset; it should be a folder with {FILE}.")
-    root = images or folder_beside(file, "images")
+    video = images.name if images and is_video(images) else ""
+    root = (images.parent if video else images) if images else folder_beside(file, "images")
     rows = Builder()
     ids = Ids(file.parent, rows)
     reader = _Reader(file, root, rows)
     reader.read()
+    if reader.tracks and not reader.frames:
+        root = root if images else find_folder(root, file.parent, reader.tasks)
+        reader.finder = ImageFinder(root)
+        reader.add_tracks(video)
     stems = file_stems(rows.paths)
     rows.find_images(reader.finder, file)
     numbers = [int(id) for id in rows.image_ids if re.fullmatch(r"\d{1,18}", str(id))]
@@ -104,6 +122,8 @@ class _Reader:
         self.frames: list[str] = []
         self.left_out = Counter[str]()
         self.ids: dict[int, str] = {}  # by row, if the shape states it
+        self.tasks: dict[str, VideoTask] = {}
+        self.tracks: list[ElementTree.Element] = []
 
     def categories(self) -> list[Category]:
         return [Category(k, name, extras=extras) for k, (name, extras) in enumerate(self.labels.items(), 1)]
@@ -116,27 +136,61 @@ class _Reader:
                 elif element.tag == "image":
                     self._read_image(element)
                 elif element.tag == "track":
-                    self.left_out["track"] += 1
+                    self.tracks.append(element)
         except (BoxelError, OSError):
             raise
         except Exception as error:  # expat, defusedxml and codecs each have their own errors
-            if not self.frames:
+            if not self.frames and not self.tracks:
                 raise BoxelError(
                     f"{self.file}: cannot be read as CVAT's XML ({one_line(error)}); check that it is complete."
                 ) from error
-            what = f"cannot be read to its end ({one_line(error)}); the images after {self.frames[-1]} are left out."
-            self.rows.report("bad-file", self.file, what)
-        if self.left_out["track"] and not self.frames:
-            raise BoxelError(
-                f"{self.file}: this is CVAT for video, whose tracks belong to the frames of a video; export the task "
-                "again as CVAT for images 1.1."
+            last = (
+                f"images after {self.frames[-1]}"
+                if self.frames
+                else f"tracks after {self.tracks[-1].get('id')}"
             )
+            what = f"cannot be read to its end ({one_line(error)}); the {last} are left out."
+            self.rows.report("bad-file", self.file, what)
+        if self.tracks and self.frames:
+            self.left_out["track"] = len(self.tracks)
+        self._report_left_out()
+
+    def add_tracks(self, video: str) -> None:
+        """Append the frames of the tasks, and the shapes of the tracks in them."""
+        images: dict[str, int] = {}
+        names = {id: choose_names(task, self.finder, video) for id, task in self.tasks.items()}
+
+        def find_image(id: str, frame: int) -> int:
+            path = name_frame(name, frame) if (name := names.get(id, "")) else name_frame_file(frame)
+            if path not in images:
+                images[path] = self.rows.add_image(str(frame), path, *self.tasks.get(id, VideoTask()).size)
+            return images[path]
+
+        for id, task in self.tasks.items():
+            for frame in task.frames:
+                find_image(id, frame)
+        for track in self.tracks:
+            id = track.get("task_id") or next(iter(self.tasks), "")
+            label, number = track.get("label") or "", to_pixels(track.get("id"))
+            kept = {key: v for key, v in track.items() if key in ("source", "group_id")}
+            for frame, shape in iter_shapes(track, self.tasks.get(id, VideoTask()).step):
+                if shape.tag not in _SHAPES:
+                    self.left_out[shape.tag] += 1
+                    continue
+                image = find_image(id, frame)
+                shape.attrib.update(kept, label=label)
+                size = self.rows.widths[image], self.rows.heights[image]
+                self._read_shape(shape, image, number, size, {"track_id": number})
+        self._report_left_out()
+
+    def _report_left_out(self) -> None:
         for tag, count in self.left_out.items():
             noun = tag if tag.endswith("s") or count == 1 else f"{tag}s"
             what = f"{count} x {noun}: not a box, a polygon, an ellipse or a mask; left out."
             self.rows.report("not-an-object", self.file, what, count=count)
 
     def _read_meta(self, meta: ElementTree.Element) -> None:
+        self.tasks = read_tasks(meta)
         for label in meta.iter("label"):
             name = label.findtext("name")
             # Only the parts of a skeleton have a parent.
@@ -177,13 +231,20 @@ class _Reader:
                 number += 1
                 self._read_shape(shape, index, number, size)
 
-    def _read_shape(self, shape: ElementTree.Element, image: int, number: int, size: tuple[int, int]) -> None:
-        id = f"{PurePosixPath(self.rows.paths[image]).stem}:{number}"
+    def _read_shape(
+        self,
+        shape: ElementTree.Element,
+        image: int,
+        number: int,
+        size: tuple[int, int],
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        id = f"{find_stem(PurePosixPath(self.rows.paths[image]).name)}:{number}"
         try:
             name = shape.get("label")
             if not name:
                 raise ValueError("it has no label")
-            extras = _shape_extras(shape)
+            extras = _shape_extras(shape) | (fields or {})
             try:
                 box, segmentation = _SHAPES[shape.tag](shape, size, extras)
             except (ValueError, KeyError, OverflowError) as error:
@@ -253,7 +314,7 @@ def _shape_extras(shape: ElementTree.Element) -> dict[str, Any]:
                 extras[key] = value
     if attributes := _attributes(shape):
         extras["attributes"] = attributes
-    others = {key: value for key, value in shape.items() if key not in KNOWN}
+    others = {key: value for key, value in shape.items() if key not in KNOWN | _OF_TRACKS}
     if others.get("source") == "manual":
         del others["source"]
     if others:

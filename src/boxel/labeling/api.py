@@ -20,6 +20,7 @@ from boxel.data.provenance import describe_input
 from boxel.data.tightening import FIELD as ORIGINAL_BOX
 from boxel.data.tightening import find_tightened, restore_boxes, tighten_boxes
 from boxel.labeling.calibration import calibrate, check_masks, distrust_predicted
+from boxel.labeling.carrying import carry_masks
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, trust_reference
@@ -160,7 +161,7 @@ def label_data(
         true = None if calibrate_on is None else _read_masks(calibrate_on, boxes)
         given = _keep_checked(restore_boxes(edited.data), true, edited.own, parsed)
         calibration, checked = _calibrate(given, true, teachers, parsed, calibration)
-        result = label_images(given, teachers, parsed, store, calibration, edited.own)
+        result = _carry(label_images(given, teachers, parsed, store, calibration, edited.own), parsed)
         if checked is not None:
             known = distrust_predicted(given).has_mask
             trusted, guarantee = guarantee_masks(result.data, result.made, known, checked)
@@ -173,7 +174,11 @@ def label_data(
                 logger.info("no box was tightened: none looks loose beside a good mask")
         masks = add_rotated_boxes(masks) if rotated else masks
         if paths:
-            wanted = {name: True for name, on in (("tighten", tighten), ("rotated", rotated)) if on}
+            wanted = {
+                name: True
+                for name, on in (("tighten", tighten), ("rotated", rotated), ("carry", result.carried))
+                if on
+            }
             masks = target.add_provenance(masks, made_from, result.settings | wanted)
             target.write(masks, edited)
         return replace(result, data=masks)
@@ -207,6 +212,14 @@ def _calibrate(
         recalibrate = given is not None or not calibration.is_fitted
         return check_masks(known, teachers, config, calibration, recalibrate)
     return (calibration if given is None else calibrate(given, teachers, config, calibration)), None
+
+
+def _carry(result: LabelResult, config: LabelConfig) -> LabelResult:
+    """Carry masks along tracks; a guarantee is about the masks of the teachers alone."""
+    if not config.carry or config.guarantee is not None:
+        return result
+    data, carried = carry_masks(result.data, result.made, config.drop, config.box_slack)
+    return replace(result, data=data, carried=int(carried.sum()))
 
 
 def _set_boxes(masks: Annotations, given: Annotations, made: NDArray[np.bool_]) -> Annotations:

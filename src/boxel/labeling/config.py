@@ -35,6 +35,8 @@ class LabelConfig(Config):
         guarantee: Trust only masks that are guaranteed to have this IoU with the truth: with 95 % confidence at least
             90 % of them do. It takes at least 29 true masks that are drawn at random from the dataset; the guarantee is
             for the others.
+        carry: Where boxes have track ids, replace a doubtful mask by that of a neighboring frame, moved by optical
+            flow, if this is estimated to be better; not with a guarantee.
         relabel: Also make new masks for instances that have one of yours: one that is trusted, and was not predicted.
         overwrite: Discard what was edited in the outputs since they were written, and replace an output that exists
             without the record of its job.
@@ -54,6 +56,7 @@ class LabelConfig(Config):
     merge: Literal["confident", "smaller", "none"] = "confident"
     drop: ClosedUnitInterval = 0.0
     guarantee: OpenUnitInterval | None = None
+    carry: bool = True
     relabel: bool = False
     overwrite: bool = False
     workers: PositiveInt = 2

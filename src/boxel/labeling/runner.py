@@ -54,7 +54,13 @@ logger = logging.getLogger(__name__)
 
 _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
 # A device that matters is in a teacher's identity.
-_NEUTRAL_SETTINGS = "workers", "device", "overwrite", "guarantee"
+_NEUTRAL_SETTINGS = (
+    "workers",
+    "device",
+    "overwrite",
+    "guarantee",
+    "carry",
+)  # the last two come after the store
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
 _NOT_CALIBRATED = (
     "the quality is what the bundled network expects of masks that it was not calibrated on: typically 0.07 off, or "
@@ -88,6 +94,7 @@ class LabelResult:
             similar images; NaN if unknown.
         is_calibrated: Whether the quality was calibrated on masks of these teachers.
         guarantee: What is guaranteed of the masks that are trusted, if that was asked for.
+        carried: Number of masks that come from neighboring frames of their tracks.
     """
 
     data: Annotations
@@ -103,6 +110,7 @@ class LabelResult:
     distance: NDArray[np.float64]
     is_calibrated: bool = True
     guarantee: Guarantee | None = None
+    carried: int = 0
 
     def summary(self) -> str:
         """Summarize in one line how many boxes got a mask, how good these are, and what the other boxes have."""
@@ -118,6 +126,8 @@ class LabelResult:
         if kept.any() or self.reasons:
             text += f"; {(made & ~self.replaced).sum():,} made, {kept.sum():,} kept"
             text += f", {self.reasons}" if self.reasons else ""
+        if self.carried:
+            text += f"; {self.carried:,} carried over from neighboring frames"
         if tightened := describe_tightened(data):
             text += f"; {tightened}"
         others = {

@@ -6,6 +6,7 @@ from .data import read as read
 from .data import write as write
 from .evaluation import evaluate as evaluate
 from .exporting import export as export
+from .exporting import push_to_hub as push_to_hub
 from .labeling import BoxMasks as BoxMasks
 from .labeling import BoxSegmenter as BoxSegmenter
 from .labeling import label as label

@@ -40,6 +40,7 @@ class Method:
     task: str  # the steps and validations of a run, a subclass of `Task`
     samples: str  # the function that makes the training samples
     small: str  # the recipe for a machine without a GPU
+    paper: str  # a link to it, as Markdown
     check: str = "boxel.training.prepare:check_instances"  # refuses a dataset without anything to learn from
     inputs: tuple[ExtraInput, ...] = ()  # what it takes beside annotations
     exporter: str | None = None  # the graph that its models are exported as, if they can be
@@ -58,6 +59,7 @@ METHODS = {
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.instances:make_image_samples",
             small="boxinst-small",
+            paper="[BoxInst](https://arxiv.org/abs/2012.02310)",
             exporter="boxel.exporting.boxinst:BoxInstGraph",
         ),
         Method(
@@ -70,6 +72,7 @@ METHODS = {
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.instances:make_image_samples",
             small="mask-rcnn-small",
+            paper="[Mask R-CNN](https://arxiv.org/abs/1703.06870)",
             exporter="boxel.exporting.mask_rcnn:MaskRCNNGraph",
         ),
         Method(
@@ -82,6 +85,7 @@ METHODS = {
             task="boxel.training.crops:CropTask",
             samples="boxel.training.crops:make_crop_samples",
             small="boxcaseg-small",
+            paper="[BoxCaseg](https://arxiv.org/abs/2104.01526)",
             inputs=(
                 ExtraInput(
                     "salient",
@@ -101,6 +105,7 @@ METHODS = {
             task="boxel.training.semantic:SemanticTask",
             samples="boxel.training.semantic:make_semantic_samples",
             small="fcrn-coco-small",
+            paper="[FCRN](https://arxiv.org/abs/1605.06885)",
             check="boxel.training.prepare:check_labels",
             exporter="boxel.exporting.semantic:SegmenterGraph",
         ),
@@ -114,6 +119,7 @@ METHODS = {
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.semantic:make_voting_samples",
             small="fcrn-instances-small",
+            paper="[FCRN](https://arxiv.org/abs/1605.06885)",
             check="boxel.training.prepare:check_masks",
             inputs=(
                 ExtraInput(
@@ -131,6 +137,7 @@ METHODS = {
             task="boxel.training.boxsup:BoxSupTask",
             samples="boxel.training.boxsup:make_boxsup_samples",
             small="boxsup-small",
+            paper="[BoxSup](https://arxiv.org/abs/1503.01640)",
             check="boxel.training.prepare:check_instances_or_labels",
             exporter="boxel.exporting.semantic:SegmenterGraph",
         ),

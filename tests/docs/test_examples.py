@@ -24,6 +24,7 @@ WITHOUT_EXAMPLE = {
     "NextMask": "of `choose_next`, whose example shows it",
     "OperatingPoint": "of `best_threshold`, whose example shows it",
     "PredictionSummary": "of `predict`, which writes files",
+    "Push": "of `push_to_hub`, which uploads",
     "RepairRecord": "of `repair_with_record`, whose example shows it",
     "ReviewConfig": "settings of `serve_review`",
     "ServeConfig": "settings of `serve_tool`",

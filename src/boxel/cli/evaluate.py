@@ -12,7 +12,10 @@ def _evaluate_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.evaluation.config import EvaluateConfig
 
-    subject = "a model folder, COCO results, texts of a YOLO, a labeled dataset, or a folder of label maps"
+    subject = (
+        "a model folder or one on the Hugging Face Hub, COCO results, texts of a YOLO, a labeled dataset, or a folder "
+        "of label maps"
+    )
     trimap = "plot mean IoU near true boundaries and away from them (semantic models)"
     return [
         Option("subject", subject, positional=True),
@@ -54,9 +57,10 @@ def _evaluate(given: dict[str, Any]) -> int:
 def _describe(subject: str, truth: str) -> dict[str, Any]:
     """Describe what made a file of metrics, like `info` of a dataset."""
     from boxel.data.digest import describe_source
+    from boxel.models.pretrained import model_folder
     from boxel.utils.provenance import describe_origin
 
-    model = Path(subject, "model.safetensors")
+    model = model_folder(subject) / "model.safetensors"
     inputs = {"subject": model if model.is_file() else subject, "annotations": truth}
     return describe_origin() | {"inputs": {name: describe_source(source) for name, source in inputs.items()}}
 

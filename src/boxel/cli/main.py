@@ -18,6 +18,7 @@ from boxel.cli.evaluate import EVALUATE
 from boxel.cli.label import ADAPT, LABEL, MERGE, NEXT
 from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
+from boxel.cli.push import PUSH
 from boxel.cli.review import REVIEW
 from boxel.cli.serve import SERVE
 from boxel.cli.tools import DEMO, DOCTOR, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": EVALUATE,
     "predict": PREDICT,
     "export": EXPORT,
+    "push": PUSH,
     "inspect": INSPECT,
     "segments": SEGMENTS,
     "tune-crf": TUNE_CRF,

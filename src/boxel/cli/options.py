@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JSON_HELP = "write the result as JSON to this file; - prints it instead of a table"
-MODEL_HELP = "a model folder, boxcaseg, boxcaseg-boxes, boxinst, or the id of a model on the Hugging Face hub"
+MODEL_HELP = (
+    "a model folder, boxcaseg, boxcaseg-boxes, boxinst, or OWNER/NAME[@REVISION] on the Hugging Face Hub"
+)
 
 
 @dataclass(frozen=True)

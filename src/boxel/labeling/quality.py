@@ -21,6 +21,7 @@ from boxel.labeling.fusion import LabeledImage, collect_votes, spread, vote_logi
 from boxel.labeling.probabilities import mean_probability
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import box_iou, pixel_region, tight_boxes
+from boxel.models.pretrained import model_folder
 from boxel.utils.errors import BoxelError
 
 CUES = (
@@ -256,7 +257,7 @@ def find_calibration(source: str) -> Calibration | None:
         >>> find_calibration("boxcaseg") is not None
         True
     """
-    own = Path(source, "quality.json")
+    own = model_folder(source) / "quality.json"
     path = own if own.is_file() else find_bundled("quality", source)
     return load_calibration(path) if path else None
 

@@ -18,12 +18,12 @@ from boxel.layers.weights import (
     LITE_MEAN,
     LITE_STD,
     features_only_name,
-    hub_or_cache,
     lite_weights,
     load_matching,
     read_weights,
 )
 from boxel.utils.errors import BoxelError, first_line, nearest
+from boxel.utils.hub import hub_or_cache
 
 
 class Backbone(nn.Module):

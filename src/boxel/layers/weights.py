@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from boxel.utils.errors import BoxelError, first_line
+from boxel.utils.hub import hub_or_cache
 from boxel.utils.printable import name_some
 
 StateDict: TypeAlias = dict[str, Tensor]
@@ -27,26 +27,6 @@ MIN_SHARE = 0.9
 """Minimum share of a network's tensors that a file must contain to count as its weights."""
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def hub_or_cache() -> Iterator[None]:
-    """Let the client of the hub use its cache alone if the hub cannot be reached, which it would retry for a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-    from huggingface_hub.utils import get_session
-
-    offline, unreachable = constants.HF_HUB_OFFLINE, None
-    try:
-        get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception as error:  # the type depends on the version of the client
-        constants.HF_HUB_OFFLINE, unreachable = True, error
-    try:
-        yield
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise unreachable or error from None  # the reason why it is not in the cache either
-    finally:
-        constants.HF_HUB_OFFLINE = offline
 
 
 def read_weights(path: str | Path) -> StateDict:

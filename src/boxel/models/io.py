@@ -20,8 +20,9 @@ from boxel.models.exported.loading import load_exported
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.models.thresholds import SCORE_THRESHOLDS, read_thresholds
 from boxel.utils.config import parse_config
-from boxel.utils.errors import BoxelError, check_path, first_line, naming_extra, nearest, one_line
+from boxel.utils.errors import BoxelError, check_path, naming_extra, nearest, one_line
 from boxel.utils.files import atomic_path, write_text
+from boxel.utils.hub import NEEDED, download, parse_hub_id
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,8 +113,10 @@ def load(source: str | Path) -> Model | ExportedModel:
 
     Args:
         source: The folder of a finished run, the name of a bundled model
-            (:data:`~boxel.models.pretrained.BUNDLED`), a model's id on the Hugging Face hub, `owner/name`, or an ONNX
-            file of `boxel export`, which needs no PyTorch.
+            (:data:`~boxel.models.pretrained.BUNDLED`), an ONNX file of `boxel export`, which needs no PyTorch, or a
+            model on the Hugging Face Hub: `owner/name`, or `owner/name@revision` for a branch, a tag or a commit. Only
+            files that are read are downloaded, and none is executed; a private model needs the token in the variable
+            `HF_TOKEN` or of `hf auth login`.
 
     Returns:
         The model in eval mode, with the `categories` of its dataset and the `settings` of its run: the folder's
@@ -137,7 +140,7 @@ def load_folder(source: str | Path) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    for name in ("config.yaml", "categories.json", "model.safetensors"):
+    for name in NEEDED:
         if not (folder / name).is_file():
             raise BoxelError(
                 f"{folder} is not a model folder: it has no {name}; give the folder of a finished run."
@@ -162,10 +165,14 @@ def load_folder(source: str | Path) -> Model:
 
 @naming_extra("boxel.load")
 def find_folder(source: str | Path) -> Path:
-    """Return the folder of a model, which is downloaded if it is on the hub; argument and errors as of :func:`load`."""
+    """Return the folder of a model, the newest if it is on the hub; argument and errors as of :func:`load`."""
     check_path("source", source)
-    folder = model_folder(source)
-    return folder if folder.is_dir() else _from_hub(source)
+    folder = model_folder(source) if parse_hub_id(source) is None else download(source)
+    if folder.is_dir():
+        return folder
+    parent = Path(source).parent
+    close = nearest(str(source), [*(str(path) for path in parent.glob("*/")), *BUNDLED])
+    raise BoxelError(f"{source}: there is no such model folder; check the path.{close}")
 
 
 def write_crf(crf: CRFConfig, folder: Path) -> None:
@@ -230,23 +237,3 @@ def _damaged(file: Path, reason: object) -> BoxelError:
     return BoxelError(
         f"{file}: is damaged ({one_line(reason, 200)}); restore it from a copy, or train again."
     )
-
-
-def _from_hub(source: str | Path) -> Path:
-    """Download a model, or raise unless its name has the form `owner/name` and `owner` is not a folder."""
-    name, parent = str(source), Path(source).parent
-    if name.count("/") != 1 or parent.is_dir():
-        folders = [str(path) for path in parent.glob("*/")] if parent.is_dir() else []
-        close = nearest(name, [*folders, *BUNDLED])
-        raise BoxelError(f"{name}: there is no such model folder; check the path.{close}")
-    from huggingface_hub import snapshot_download
-
-    from boxel.layers.weights import hub_or_cache
-
-    try:
-        with hub_or_cache():
-            return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
-    except Exception as error:  # the network, the hub and its client each fail in their own ways
-        raise BoxelError(
-            f"{name!r} is neither a folder nor a model on the Hugging Face hub ({first_line(error)})."
-        ) from error

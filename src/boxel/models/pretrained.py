@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from boxel.utils.hub import hub_folder
+
 BUNDLED = ("boxcaseg", "boxcaseg-boxes", "boxinst")
 """`boxcaseg` has learned from boxes, salient images and some masks; `boxcaseg-boxes` has only seen the masks of the
 salient images; `boxinst` finds objects of any class. Their cards are beside their weights."""
@@ -22,7 +24,11 @@ def model_folder(source: str | Path) -> Path:
     """Return the folder of a model.
 
     Args:
-        source: One of :data:`BUNDLED`, or a path; an existing folder of that name takes precedence.
+        source: One of :data:`BUNDLED`, a path, or a model on the Hugging Face Hub, `owner/name` or
+            `owner/name@revision`, which is downloaded; an existing folder of that name takes precedence.
+
+    Raises:
+        BoxelError: The model cannot be downloaded.
 
     Examples:
         >>> model_folder("boxcaseg").name
@@ -31,11 +37,11 @@ def model_folder(source: str | Path) -> Path:
     path = Path(source)
     if str(source) in BUNDLED and not path.is_dir():
         return Path(str(files("boxel"))) / "weights" / str(source)
-    return path
+    return hub_folder(source) or path
 
 
 def read_method(source: str | Path) -> str | None:
-    """Return the method of a model folder or a bundled model; None if it is neither.
+    """Return the method of a model, given as to :func:`model_folder`; None if it is not one.
 
     Examples:
         >>> read_method("boxcaseg")

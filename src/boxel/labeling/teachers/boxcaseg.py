@@ -14,7 +14,14 @@ from boxel.labeling.teachers.lines import add_line
 from boxel.masks.crops import SoftMasks
 from boxel.models.exported import ExportedBoxToMask
 from boxel.models.exported.file import ExportedFile
-from boxel.models.pretrained import ONNX_FILE, export_command, model_digests, model_folder, read_method
+from boxel.models.pretrained import (
+    BUNDLED,
+    ONNX_FILE,
+    export_command,
+    model_digests,
+    model_folder,
+    read_method,
+)
 from boxel.utils.errors import BoxelError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +58,7 @@ class BoxCasegTeacher:
 def open_network(source: str, threads: int = 1) -> ExportedBoxToMask | None:
     """Open the ONNX file of a BoxCaseg; None if its folder has none, or one that is ignored with a warning."""
     folder = model_folder(source)
-    if folder != Path(source):  # a bundled one, in which nothing changes
+    if source in BUNDLED and folder != Path(source):  # nothing changes in it
         return ExportedBoxToMask(ExportedFile(folder / ONNX_FILE, threads))
     path = folder / ONNX_FILE
     if read_method(folder) != "boxcaseg" or not (path.is_file() and (folder / "model.safetensors").is_file()):

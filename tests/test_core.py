@@ -11,7 +11,15 @@ from boxel.data import example_scenes, read
 CORE = [
     *("boxel", "boxel.utils", "boxel.data", "boxel.data.formats", "boxel.data.checks", "boxel.masks"),
     *("boxel.labeling", "boxel.labeling.api", "boxel.evaluation", "boxel.viz", "boxel.viz.report"),
-    *("boxel.cli.main", "boxel.methods", "boxel.demo.photos", "boxel.review", "boxel.review.export"),
+    *(
+        "boxel.models.exported.loading",
+        "boxel.models.prediction",
+        "boxel.cli.main",
+        "boxel.methods",
+        "boxel.demo.photos",
+        "boxel.review",
+        "boxel.review.export",
+    ),
 ]
 CODE = """
 import importlib, sys
@@ -27,7 +35,7 @@ sys.meta_path.insert(0, Absent())
 for name in sys.argv[1:]:
     importlib.import_module(name)
 import boxel
-boxel.read, boxel.write, boxel.label, boxel.BoxSegmenter, boxel.evaluate, boxel.check, boxel.convert
+boxel.read, boxel.write, boxel.label, boxel.BoxSegmenter, boxel.evaluate, boxel.check, boxel.convert, boxel.load
 """
 
 

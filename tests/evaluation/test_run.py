@@ -19,15 +19,14 @@ from boxel.evaluation import EvaluateConfig, evaluate, evaluate_detections, to_r
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.run import is_class_agnostic, predict_dataset
 from boxel.labeling.teachers.base import from_binary_mask
-from boxel.models.detector import Detections, full_image_detections
+from boxel.models.detector import Detections, Detector, full_image_detections
 from boxel.utils.errors import BoxelError
 
 
-class SquareFinder(nn.Module):
+class SquareFinder(Detector):
     def __init__(self, *names, **data):
-        super().__init__()
+        super().__init__(len(names), SimpleNamespace(nms_threshold=0.6, max_detections=100))
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(nms_threshold=0.6, max_detections=100)
         self.settings = {"augment": {"short_sides": [32], "max_size": 48}, "data": data} if data else {}
         self.categories = tuple(Category(100 + k, name) for k, name in enumerate(names))
 

@@ -127,7 +127,7 @@ try:
 except boxel.BoxelError as error:
     print(error)
 try:
-    boxel.predict
+    boxel.predict("boxinst", data.root)
 except ImportError as error:
     print(error)
 result = boxel.BoxSegmenter(drop=0.3)(data.image_path(0), data.boxes[data.instances_in(0)])
@@ -138,7 +138,7 @@ print(sorted(FORBIDDEN & set(sys.modules)))
     printed = run_without_torch(code, scenes, tmp_path / "masks.json").splitlines()
     assert printed[-4:] == [
         f"sam:x/y needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
-        f"boxel.predict needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
+        f"boxel.load needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
         "True",
         "[]",
     ]

@@ -21,7 +21,6 @@ from boxel.evaluation.reading import read_results, read_scores
 from boxel.evaluation.run import subject_kind
 from boxel.evaluation.yolo_predictions import read_yolo_predictions
 from boxel.utils.config import parse_config
-from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.progress import progress
 from boxel.viz import DrawConfig, DrawSummary, draw_dataset
@@ -175,12 +174,12 @@ def _predict(
 
     Instances have at least the minimum score, or if it is None the usual one of drawings.
     """
-    from boxel.models.io import load_folder
+    from boxel.models.io import load_on
     from boxel.models.label_map import LabelMap
     from boxel.models.prediction import iter_predictions
     from boxel.models.thresholds import keep_confident, settle_draw_score
 
-    model = load_folder(run).to(resolve_device("auto"))
+    model = load_on(run, "auto")
     threshold = settle_draw_score(model, min_score)
     rows, count = Builder(), 0
     with progress(len(sources), "images") as advance:

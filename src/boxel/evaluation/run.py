@@ -28,8 +28,8 @@ from boxel.evaluation.summary import evaluate_detections, format_detections, wit
 from boxel.evaluation.yolo_predictions import holds_predictions, read_yolo_predictions
 from boxel.labeling.teachers import make_teacher
 from boxel.methods import get_method
+from boxel.models.exported.file import is_exported
 from boxel.utils.config import parse_config
-from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError, check_path
 from boxel.utils.files import is_file, write_text
 from boxel.utils.printable import count_noun
@@ -84,9 +84,10 @@ def evaluate(
     """Evaluate a model, a results file, a labeled dataset or a folder of label maps against ground truth.
 
     Args:
-        subject: A model folder or the name of a bundled model, which is run on the images; a file or list of COCO
-            results, or a folder of YOLO texts with confidences; a labeled dataset, or its file or folder in any format
-            (if each of its annotations has a score, they are detections); or a folder of label maps.
+        subject: A model folder, the name of a bundled model or an ONNX file of `boxel export`, which is run on the
+            images; a file or list of COCO results, or a folder of YOLO texts with confidences; a labeled dataset, or
+            its file or folder in any format (if each of its annotations has a score, they are detections); or a folder
+            of label maps.
         truth: The annotations to compare with, or their file or folder in any format that `boxel.read` knows.
         images: Folder of the images if they are not beside ``truth`` or a labeled dataset.
         class_list: Classes of label maps: a text file, or the name of a known list.
@@ -121,7 +122,9 @@ def evaluate(
     """
     overrides = {**(asdict(config) if config else {}), **settings}
     config = parse_config(EvaluateConfig, overrides, "evaluate")
-    kind, name = subject_kind(subject), str(subject) if isinstance(subject, (str, Path)) else "results"
+    name = str(subject) if isinstance(subject, (str, Path)) else "results"
+    model = _load(subject, config.device) if is_exported(subject) else None
+    kind = model.kind if model else subject_kind(subject)
     if not isinstance(truth, Annotations):
         _refuse_results(truth, kind, name)
     if kind == "dataset":
@@ -139,10 +142,10 @@ def evaluate(
         logger.info("%s: compared on its split val: %s", truth.file, count_noun(len(truth), "image"))
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
     if kind in ("segmenter", "label_maps"):
-        return _evaluate_maps(subject, kind, truth, config)
+        return _evaluate_maps(model or subject, kind, truth, config)
     if kind in ("box_to_mask", "dataset"):
         return _evaluate_masks(subject, kind, truth, config)
-    return _evaluate_detections(subject, kind, truth, config, name)
+    return _evaluate_detections(model or subject, kind, truth, config, name)
 
 
 def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
@@ -229,11 +232,9 @@ def _evaluate_detections(
     errors: list[str] = []
     positions: Sequence[int] | None = None
     if kind == "detector":
-        from boxel.models.inference import inference_config
-
         model = _load(subject, config.device)
         config = replace(config, class_agnostic=config.class_agnostic or is_class_agnostic(model))
-        inference = inference_config(model, **_settings(config, _OF_DETECTOR))
+        inference = model.configure(**_settings(config, _OF_DETECTOR))
         how = config.batch_size, config.class_agnostic, errors, config.true_classes
         results = predict_dataset(model, truth, inference, *how)
         positions = range(len(results))
@@ -304,18 +305,16 @@ def _evaluate_maps(subject: Any, kind: Kind, truth: Annotations, config: Evaluat
     if kind == "label_maps":
         metrics = measure_label_maps(truth, subject, config.trimap, errors)
     else:
-        from boxel.models.semantic.inference import semantic_inference_config
-
         model = _load(subject, config.device)
-        inference = semantic_inference_config(model, **_settings(config, _OF_SEGMENTER))
+        inference = model.configure(**_settings(config, _OF_SEGMENTER))
         metrics = measure_segmenter(truth, model, inference, config.trimap, errors)
     return Evaluation(kind, without_nan(metrics), errors=errors)
 
 
-def _load(folder: str | Path, device: str) -> Any:
-    from boxel.models.io import load
+def _load(subject: Any, device: str) -> Any:
+    from boxel.models.io import load_on
 
-    return load(folder).to(resolve_device(device))
+    return load_on(subject, device) if isinstance(subject, str | Path) else subject
 
 
 def _settings(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
@@ -368,7 +367,6 @@ def predict_dataset(
         >>> predict_dataset(model.eval(), data, InferenceConfig(short_side=64))  # it has learned nothing yet
         []
     """
-    from boxel.evaluation.true_classes import predict_with_true_classes
     from boxel.models.prediction import iter_predictions
 
     ids = {category.name: category.id for category in data.categories}
@@ -378,6 +376,8 @@ def predict_dataset(
     paths = [data.image_path(index) for index in range(len(data))]
     results: list[Result] = []
     if true_classes:
+        from boxel.evaluation.true_classes import predict_with_true_classes
+
         predictions = predict_with_true_classes(model, data, config, errors)
     else:
         found = iter_predictions(model, paths, config, batch_size, errors=errors)

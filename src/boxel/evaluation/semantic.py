@@ -29,6 +29,7 @@ from boxel.evaluation.tables import format_cell, format_table
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
+    from boxel.models.exported import ExportedSegmenter
     from boxel.models.semantic.model import Segmenter
     from boxel.models.settings import SemanticInferenceConfig
 
@@ -211,7 +212,7 @@ def trimap_metrics(
 
 def measure_segmenter(
     truth: Annotations,
-    model: Segmenter,
+    model: Segmenter | ExportedSegmenter,
     config: SemanticInferenceConfig | None = None,
     trimap: Sequence[int] = (),
     errors: list[str] | None = None,
@@ -241,12 +242,10 @@ def measure_segmenter(
         >>> measure_segmenter(truth, model.eval())["images"]
         1
     """
-    from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
-
-    config = config or semantic_inference_config(model)
+    config = config or model.configure()
 
     def predict(image: int) -> NDArray[np.integer]:
-        return predict_label_map(model, read_image(truth.image_path(image)), config).labels
+        return model.predict_batch([read_image(truth.image_path(image))], config)[0].labels
 
     return _measure(truth, predict, model.categories, trimap, errors)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, ClassVar, NamedTuple, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
@@ -13,6 +15,7 @@ from boxel.data.sources import ImageLike
 from boxel.masks.paste import paste_windows
 from boxel.models.inference import inference_config, predict_batch, predict_each
 from boxel.models.instances import Instances
+from boxel.models.settings import InferenceConfig
 from boxel.utils.config import Config
 
 Target = dict[str, Any]
@@ -118,6 +121,8 @@ class Detector(nn.Module):
         settings: The configuration of the run that trained the model; empty before.
     """
 
+    kind: ClassVar[str] = "detector"
+
     def __init__(self, num_classes: int, config: Config):
         super().__init__()
         self.config: Any = config  # subclasses narrow the type
@@ -144,6 +149,16 @@ class Detector(nn.Module):
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Return the weight of each loss by name, once a share of the schedule in [0, 1] is done."""
         raise NotImplementedError
+
+    def configure(self, **settings: Any) -> InferenceConfig:
+        """Return the inference settings of the training, changed by some that are given."""
+        return inference_config(self, **settings)
+
+    def predict_batch(
+        self, images: Sequence[NDArray[np.uint8]], config: InferenceConfig | None = None
+    ) -> list[Instances]:
+        """Predict the instances of a batch, see :func:`~boxel.models.inference.predict_batch`; in eval mode."""
+        return predict_batch(self, images, config)
 
     @overload
     def predict(self, images: ImageLike, **settings: Any) -> Instances: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -94,6 +95,21 @@ def predict_batch(
     return [
         _merge(model, parts, image.shape[:2], config) for parts, image in zip(passes, images, strict=True)
     ]
+
+
+@contextmanager
+def open_pool(model: nn.Module) -> Iterator[tuple[Executor, int]]:
+    """Yield what runs batches of a model side by side, and how many at once, which share PyTorch's threads."""
+    threads, device = torch.get_num_threads(), next(model.parameters()).device.type
+    workers = {"cpu": min(threads, 4), "cuda": 2}.get(device, 1)
+    torch.set_num_threads(max(threads // workers, 1))
+    try:
+        with ThreadPoolExecutor(
+            workers, initializer=torch.get_num_threads
+        ) as pool:  # which adopts the number
+            yield pool, workers
+    finally:
+        torch.set_num_threads(threads)
 
 
 def predict_each(

@@ -20,6 +20,7 @@ from boxel.models.exported.loading import load_exported
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.models.thresholds import SCORE_THRESHOLDS, read_thresholds
 from boxel.utils.config import parse_config
+from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, check_path, naming_extra, nearest, one_line
 from boxel.utils.files import atomic_path, write_text
 from boxel.utils.hub import NEEDED, download, parse_hub_id
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 Model: TypeAlias = "Detector | BoxCaseg | Segmenter"
 """A model: an instance segmenter, a class-agnostic one of given boxes, or a semantic one."""
 
-ExportedModel: TypeAlias = "ExportedDetector | ExportedBoxToMask | ExportedSegmenter"
-"""The same as files of `boxel export`."""
+AnyModel: TypeAlias = "Model | ExportedDetector | ExportedBoxToMask | ExportedSegmenter"
+"""A model, or one as a file of `boxel export`."""
 
 CRF_FILE = "crf.yaml"
 """The settings of a segmenter's CRF, beside its config.yaml."""
@@ -108,7 +109,7 @@ def save_config(folder: Path, config: Mapping[str, object], categories: Sequence
     write_text(folder / "categories.json", json.dumps(rows, indent=1))
 
 
-def load(source: str | Path) -> Model | ExportedModel:
+def load(source: str | Path) -> AnyModel:
     """Load a trained model.
 
     Args:
@@ -133,13 +134,17 @@ def load(source: str | Path) -> Model | ExportedModel:
     return load_exported(source) if is_exported(source) else load_folder(source)
 
 
+def load_on(source: str | Path, device: str) -> AnyModel:
+    """Load a model on a device, `auto` for CUDA if available; an ONNX file runs on the CPU."""
+    if is_exported(source):
+        return load_exported(source).to("cpu" if device == "auto" else device)
+    return load_folder(source).to(resolve_device(device))
+
+
 @naming_extra("boxel.load")
 def load_folder(source: str | Path) -> Model:
     """Load a trained model with PyTorch; arguments, result and errors as of :func:`load`, without ONNX files."""
     folder = find_folder(source)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     for name in NEEDED:
         if not (folder / name).is_file():
             raise BoxelError(
@@ -147,6 +152,9 @@ def load_folder(source: str | Path) -> Model:
             )
     settings, categories = read_config_file(folder), read_categories(folder)
     model = build(settings["method"], len(categories), without_weights(settings["model"]))
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         weights = load_file(folder / "model.safetensors")
         model.load_state_dict(weights)

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from boxel.data.annotations import Annotations
 from boxel.data.image_names import ImageNames
 from boxel.data.sources import ImageLike, find_images, to_image
 from boxel.data.video import frame_fields
-from boxel.models.box_masks import resegment, segment_boxes
-from boxel.models.boxcaseg.model import BoxCaseg
-from boxel.models.detector import Detector
-from boxel.models.inference import inference_config, predict_batch
+from boxel.models.box_masks import BoxToMask, resegment, segment_boxes
+from boxel.models.exported.file import ExportedModel
 from boxel.models.instances import Instances, image_id_from_name
-from boxel.models.io import Model, load_folder
+from boxel.models.io import AnyModel, load_on
 from boxel.models.label_map import LabelMap
-from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
-from boxel.models.semantic.model import Segmenter
 from boxel.models.settings import InferenceConfig, SemanticInferenceConfig, check_settings
 from boxel.models.thresholds import keep_confident, settle_draw_score
 from boxel.utils.ahead import work_ahead
-from boxel.utils.device import resolve_device
+from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
 from boxel.utils.frames import frame_stem
 from boxel.utils.progress import progress
 from boxel.viz.output import refuse_folder_of_images
 from boxel.viz.video import Drawings
+
+if TYPE_CHECKING:
+    from boxel.models.exported import ExportedSegmenter
+    from boxel.models.semantic import Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +93,13 @@ class PredictionSummary:
 
 
 def predict(
-    model: Model | str | Path,
+    model: AnyModel | str | Path,
     sources: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     draw: str | Path | None = None,
     *,
     boxes: Annotations | None = None,
-    detector: Detector | str | Path | None = None,
+    detector: AnyModel | str | Path | None = None,
     draw_score: float | Literal["best"] | None = None,
     batch_size: int = 1,
     every: int = 1,
@@ -114,7 +112,8 @@ def predict(
     frames of videos are images, named e.g. ``clip.mp4#000123``.
 
     Args:
-        model: A model, or what :func:`boxel.load` takes: a run folder, the name of a bundled model, or a hub id.
+        model: A model, or what :func:`boxel.load` takes: a run folder, the name of a bundled model, a hub id,
+            or an ONNX file of `boxel export`, which runs without PyTorch.
         sources: Image files, videos, folders and glob patterns.
         out: COCO results file (default `predictions.json`), or folder of label maps (default `predictions`).
         draw: Folder for the drawings of images and videos, or a video if the only source is one; None for none.
@@ -143,20 +142,20 @@ def predict(
     """
     _check_positive(batch_size=batch_size, every=every)
     model, finder, config = _prepare(model, boxes, detector, device, settings)
-    if isinstance(model, Segmenter) and (batch_size, draw_score) != (1, None):
+    if model.kind == "segmenter" and (batch_size, draw_score) != (1, None):
         raise UsageError(
             "`batch_size` and `draw_score` do nothing here, since the model is semantic; remove them."
         )
-    out = Path(out or ("predictions" if isinstance(model, Segmenter) else "predictions.json"))
-    if out.is_dir() and not isinstance(model, Segmenter):
+    out = Path(out or ("predictions" if model.kind == "segmenter" else "predictions.json"))
+    if out.is_dir() and model.kind != "segmenter":
         raise UsageError(f"{out} is a folder; name a file to write.")
-    score = 0.3 if isinstance(model, Segmenter) else settle_draw_score(finder or model, draw_score)
+    score = 0.3 if model.kind == "segmenter" else settle_draw_score(finder or model, draw_score)
     errors: list[str] = []
     paths = find_images(sources, lambda message: _skip(message, errors), every)
     predictions = iter_predictions(
         model, paths, config, batch_size, boxes=boxes, detector=finder, errors=errors
     )
-    if isinstance(model, Segmenter):
+    if model.kind == "segmenter":
         refuse_folder_of_images(out, paths)
     keep = partial(keep_confident, model=finder or model, threshold=score)
     writer = _Writer(out, paths, None if draw is None else Path(draw), keep, every)
@@ -172,17 +171,17 @@ def predict(
             future.result()  # an error in writing ends all
             count += 1
             advance(1)
-    return replace(writer.finish(count, errors, isinstance(model, Segmenter)), draw_score=score)
+    return replace(writer.finish(count, errors, model.kind == "segmenter"), draw_score=score)
 
 
 def iter_predictions(
-    model: Model,
+    model: AnyModel,
     sources: Sequence[ImageLike],
     config: Config | None = None,
     batch_size: int = 1,
     *,
     boxes: Annotations | None = None,
-    detector: Detector | None = None,
+    detector: AnyModel | None = None,
     errors: list[str] | None = None,
 ) -> Generator[Prediction]:
     """Predict on images in their order, each decoded once; arguments as for :func:`predict`, the model in eval mode.
@@ -193,20 +192,15 @@ def iter_predictions(
     errors = [] if errors is None else errors
     names = None if boxes is None else ImageNames(boxes)
     run = partial(_run_batch, model, sources, batch_size, config, boxes, names, detector)
-    threads, workers = torch.get_num_threads(), _count_workers(model)
-    torch.set_num_threads(max(threads // workers, 1))
-    try:
-        with (
-            ThreadPoolExecutor(workers, initializer=torch.get_num_threads) as pool,  # which adopts the number
-            closing(work_ahead(pool, run, range(0, len(sources), batch_size), workers)) as batches,
-        ):
-            for _, future in batches:
-                predictions, problems = future.result()
-                for problem in problems:
-                    _skip(problem, errors)
-                yield from predictions
-    finally:
-        torch.set_num_threads(threads)
+    with (
+        _open_pool(model) as (pool, workers),
+        closing(work_ahead(pool, run, range(0, len(sources), batch_size), workers)) as batches,
+    ):
+        for _, future in batches:
+            predictions, problems = future.result()
+            for problem in problems:
+                _skip(problem, errors)
+            yield from predictions
 
 
 def image_ids(paths: Sequence[Path]) -> list[int | str]:
@@ -230,34 +224,39 @@ def _check_positive(**numbers: int) -> None:
 
 
 def _prepare(
-    model: Model | str | Path,
+    model: AnyModel | str | Path,
     boxes: Annotations | None,
-    detector: Model | str | Path | None,
+    detector: AnyModel | str | Path | None,
     device: str,
     settings: dict[str, Any],
-) -> tuple[Model, Detector | None, Config | None]:
+) -> tuple[AnyModel, AnyModel | None, Config | None]:
     """Load the models, and check that boxes are given exactly if needed and that each setting has an effect."""
     name = str(model) if isinstance(model, str | Path) else type(model).__name__
     model = _load(model, device)
-    finder = None if detector is None else cast(Detector, _load(detector, device))
+    finder = None if detector is None else _load(detector, device)
     given = [field for field, value in (("boxes", boxes), ("detector", detector)) if value is not None]
-    if isinstance(model, BoxCaseg) and len(given) != 1:
+    if model.kind == "box_to_mask" and len(given) != 1:
         raise UsageError(f"{name} predicts masks for given boxes; give either `boxes` or `detector`.")
-    if given and not isinstance(model, BoxCaseg):
+    if given and model.kind != "box_to_mask":
         raise UsageError(f"{name} predicts without boxes; remove `{given[0]}`.")
-    if isinstance(model, Segmenter):
+    if model.kind == "segmenter":
         _check_effect(settings, SemanticInferenceConfig, f"{name} is a semantic model")
-        return model, None, semantic_inference_config(model, **settings)
+        return model, None, cast("Segmenter | ExportedSegmenter", model).configure(**settings)
     if boxes is not None:
         _check_effect(settings, None, "masks are predicted for the given `boxes`")
         check_settings(InferenceConfig, settings)
         return model, None, None
     _check_effect(settings, InferenceConfig, f"{name} is not a semantic model")
-    return model, finder, inference_config(cast(Detector, finder or model), **settings)
+    instances: Any = finder or model
+    if instances.kind != "detector":
+        raise BoxelError(
+            f"a {type(instances).__name__} predicts no instances; choose a model that does, e.g. a run of boxinst."
+        )
+    return model, finder, instances.configure(**settings)
 
 
-def _load(model: Model | str | Path, device: str) -> Model:
-    return load_folder(model).to(resolve_device(device)) if isinstance(model, str | Path) else model
+def _load(model: AnyModel | str | Path, device: str) -> AnyModel:
+    return load_on(model, device) if isinstance(model, str | Path) else model
 
 
 def _check_effect(settings: Mapping[str, Any], kind: type | None, why: str) -> None:
@@ -271,20 +270,28 @@ def _check_effect(settings: Mapping[str, Any], kind: type | None, why: str) -> N
             raise UsageError(f"`{setting}` does nothing here, since {why}; remove it.")
 
 
-def _count_workers(model: nn.Module) -> int:
-    """Return how many batches are in work at once; each takes the memory of one."""
-    device = next(model.parameters()).device.type
-    return {"cpu": min(torch.get_num_threads(), 4), "cuda": 2}.get(device, 1)
+@contextmanager
+def _open_pool(model: AnyModel) -> Iterator[tuple[Executor, int]]:
+    """Yield what runs batches, and how many are in work at once; each takes the memory of one."""
+    if not isinstance(model, ExportedModel):
+        from boxel.models.inference import open_pool
+
+        with open_pool(model) as opened:
+            yield opened
+    else:
+        workers = min(available_cores(), 4)
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool, workers
 
 
 def _run_batch(
-    model: Model,
+    model: AnyModel,
     sources: Sequence[ImageLike],
     batch_size: int,
     config: Config | None,
     boxes: Annotations | None,
     names: ImageNames | None,
-    detector: Detector | None,
+    detector: AnyModel | None,
     start: int,
 ) -> tuple[list[Prediction], list[str]]:
     """Read a batch of images and predict on them; return a message for each that is skipped."""
@@ -299,9 +306,9 @@ def _run_batch(
         except BoxelError as error:
             problems.append(f"skipped: {error}")
     results: Sequence[Result]
-    if isinstance(model, BoxCaseg) and boxes is not None:
+    if model.kind == "box_to_mask" and boxes is not None:
         results = [
-            _segment_annotated(model, image, boxes, own)
+            _segment_annotated(cast(BoxToMask, model), image, boxes, own)
             for (_, image), own in zip(batch, annotated, strict=True)
         ]
     else:
@@ -314,23 +321,18 @@ def _run_batch(
 
 
 def _predict_images(
-    model: Model, images: list[NDArray[np.uint8]], config: Config | None, detector: Detector | None
+    model: Any, images: list[NDArray[np.uint8]], config: Config | None, detector: Any
 ) -> Sequence[Result]:
     """Predict on a batch of images; BoxCaseg in the boxes of a detector."""
-    if isinstance(model, Segmenter):
-        return [
-            predict_label_map(model, image, cast("SemanticInferenceConfig | None", config))
-            for image in images
-        ]
-    finder = cast(Detector, detector or model)
-    found = predict_batch(finder, images, cast("InferenceConfig | None", config)) if images else []
-    if not isinstance(model, BoxCaseg):
+    finder = detector or model
+    found = finder.predict_batch(images, config) if images else []
+    if model.kind != "box_to_mask":
         return found
     return [resegment(model, image, own) for image, own in zip(images, found, strict=True)]
 
 
 def _segment_annotated(
-    model: BoxCaseg, image: NDArray[np.uint8], annotations: Annotations, index: int
+    model: BoxToMask, image: NDArray[np.uint8], annotations: Annotations, index: int
 ) -> Instances:
     """Predict masks of the boxes of one annotated image, without crowds; best first."""
     own = annotations.instances_in(index)

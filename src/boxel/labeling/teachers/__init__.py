@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Category
 from boxel.labeling.teachers import baselines
 from boxel.labeling.teachers.base import SoftMask, Teacher
-from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify, open_network
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify, open_exported, open_network
+from boxel.models.exported.file import is_exported
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import UsageError, missing_extra, nearest
@@ -61,7 +62,7 @@ def make_teacher(
     Args:
         name: ``boxcaseg`` or ``boxcaseg-boxes`` (bundled networks), ``rectangle``, ``ellipse``, ``inner-box``,
             ``grabcut``, ``grabcut-ellipse``, ``grabcut-agree``, ``crf``, ``sam:`` or ``sam-refine:`` and a path or hub
-            id, or a model folder or hub id.
+            id, a model folder or hub id, or an exported BoxCaseg.
         categories: Categories of the boxes, in the order of their labels.
         device: Where a network runs: ``cpu``, ``cuda``, ``mps``, or ``auto`` for CUDA if available.
         margin: How far masks may reach past their box, as a share of its width and height.
@@ -85,6 +86,8 @@ def make_teacher(
             refined = make_teacher("boxcaseg", (), device, margin, threads) if kind == "sam-refine" else None
             where = resolve_device(device)
             return sam.SamTeacher(source, where, margin, refined, batch=1 if where == "cpu" else SAM_BATCH)
+        if is_exported(name):
+            return open_exported(name, device, threads)
         if name in BUNDLED or "/" in name or Path(name).is_dir():
             network = open_network(name, threads) if resolve_device(device) == "cpu" else None
             if network is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from boxel.labeling.teachers.base import SoftMask
 from boxel.labeling.teachers.lines import add_line
 from boxel.masks.crops import SoftMasks
-from boxel.models.exported import ExportedBoxToMask
+from boxel.models.exported import ExportedBoxToMask, load_exported
 from boxel.models.exported.file import ExportedFile
 from boxel.models.pretrained import (
     BUNDLED,
@@ -22,7 +23,7 @@ from boxel.models.pretrained import (
     model_folder,
     read_method,
 )
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,17 @@ def open_network(source: str, threads: int = 1) -> ExportedBoxToMask | None:
         reason = "it cannot be run"
     logger.warning("%s is ignored, since %s; `%s` writes it again.", path, reason, export_command(folder))
     return None
+
+
+def open_exported(path: str, device: str = "cpu", threads: int = 1) -> BoxCasegTeacher:
+    """Open an exported BoxCaseg as a teacher, whose identity is the content of its file."""
+    model = load_exported(path, threads).to("cpu" if device == "auto" else device)
+    if not isinstance(model, ExportedBoxToMask):
+        raise UsageError(
+            f"{path} is of {model.file.method}, which takes no boxes; name an exported BoxCaseg."
+        )
+    identity = blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()
+    return BoxCasegTeacher(model.soft_masks, Path(path).as_posix(), identity, model.threshold)
 
 
 def identify(folder: Path) -> str:

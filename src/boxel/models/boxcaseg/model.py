@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import log
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -58,6 +58,8 @@ class BoxCaseg(nn.Module):
     References:
         Wang et al., Weakly-supervised Instance Segmentation via Class-agnostic Learning with Salient Images, CVPR 2021.
     """
+
+    kind: ClassVar[str] = "box_to_mask"
 
     def __init__(self, config: BoxCasegConfig | None = None) -> None:
         super().__init__()

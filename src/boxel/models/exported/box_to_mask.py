@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ class ExportedBoxToMask(ExportedModel):
         threshold: The probability that its logits are relative to; None if it is 0.5 and they are calibrated.
     """
 
-    kind: ClassVar[str] = "box_to_mask"
+    kind = "box_to_mask"
 
     def __init__(self, file: ExportedFile) -> None:
         super().__init__(file)

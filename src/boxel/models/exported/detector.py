@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, overload
+from typing import Annotated, Any, NamedTuple, overload
 
 import msgspec
 import numpy as np
@@ -76,7 +76,7 @@ def _locate_masks(
 class ExportedDetector(ExportedModel):
     """An exported model that detects instances, used like a :class:`~boxel.models.detector.Detector`."""
 
-    kind: ClassVar[str] = "detector"
+    kind = "detector"
 
     def __init__(self, file: ExportedFile) -> None:
         super().__init__(file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -114,7 +114,7 @@ class ExportedModel:
         settings: What the file states of the training, as the settings of a run do.
     """
 
-    kind: ClassVar[str]  # as of :class:`~boxel.methods.Method`
+    kind: ClassVar[Literal["detector", "segmenter", "box_to_mask"]]  # as of :class:`~boxel.methods.Method`
     categories: tuple[Category, ...]
 
     def __init__(self, file: ExportedFile) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, overload
+from typing import Annotated, Any, overload
 
 import cv2
 import msgspec
@@ -25,7 +25,7 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 class ExportedSegmenter(ExportedModel):
     """An exported model of the class of each pixel, used like a :class:`~boxel.models.semantic.model.Segmenter`."""
 
-    kind: ClassVar[str] = "segmenter"
+    kind = "segmenter"
 
     def __init__(self, file: ExportedFile) -> None:
         super().__init__(file)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
@@ -40,6 +42,8 @@ class Segmenter(nn.Module):
         settings: The configuration of the run that trained the model; empty before.
     """
 
+    kind: ClassVar[str] = "segmenter"
+
     def __init__(self, num_classes: int, config: SegmenterConfig):
         super().__init__()
         self.config, self.num_classes = config, num_classes
@@ -69,6 +73,16 @@ class Segmenter(nn.Module):
         labels = stack_maps(check_targets(targets), "labels", images[0].device)  # (B, H, W)
         batch = torch.stack(list(images))  # (B, 3, H, W)
         return self.compute_losses(self.network(batch), labels, progress)
+
+    def configure(self, **settings: Any) -> SemanticInferenceConfig:
+        """Return the inference settings of the training, changed by some that are given."""
+        return semantic_inference_config(self, **settings)
+
+    def predict_batch(
+        self, images: Sequence[NDArray[np.uint8]], config: SemanticInferenceConfig | None = None
+    ) -> list[LabelMap]:
+        """Predict the classes of (H, W, 3) RGB images one by one, in eval mode."""
+        return [predict_label_map(self, image, config) for image in images]
 
     @overload
     def predict(self, images: ImageLike, **settings: Any) -> LabelMap: ...

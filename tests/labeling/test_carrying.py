@@ -25,9 +25,9 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def frames() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Images and true masks of a textured blob that moves over a textured ground; frame `BAD` is nearly gray."""
+    """Images and true masks of a textured blob that moves over a textured backdrop; frame `BAD` is nearly gray."""
     random = np.random.default_rng(0)
-    ground, skin = (
+    backdrop, skin = (
         cv2.GaussianBlur(random.integers(0, 256, (SIDE + 40, SIDE + 40, 3), dtype=np.uint8), (0, 0), 2)
         for _ in range(2)
     )
@@ -38,7 +38,7 @@ def frames() -> list[tuple[np.ndarray, np.ndarray]]:
         center = np.array([40 + 3 * number, 45 + number])
         points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1) + center
         mask = cv2.fillPoly(np.zeros((SIDE, SIDE), np.uint8), [points.round().astype(np.int32)], 1) > 0
-        image = ground[:SIDE, :SIDE].copy()
+        image = backdrop[:SIDE, :SIDE].copy()
         x, y = 3 * number, number
         moved = skin[20 - y : 20 - y + SIDE, 20 - x : 20 - x + SIDE]
         image[mask] = 60 + moved[mask] // 2
@@ -99,7 +99,7 @@ def test_what_stays(frames, tmp_path: Path) -> None:
     assert not carry_masks(data, made)[1].any()
     data = labeled(tmp_path, frames, [0.9, 0.9, 0.6, 0.9, 0.9])
     for number in (0, 1, 3, 4):  # frames that show something else
-        Image.fromarray(make_scene(number, SIDE, SIDE)[0]).save(tmp_path / f"{number}.png")
+        Image.fromarray(make_scene(number, 0, SIDE, SIDE)[0]).save(tmp_path / f"{number}.png")
     assert not carry_masks(data, made)[1].any()
 
 

@@ -16,7 +16,7 @@ def _convert_options() -> list[Option]:
     polygons = "write polygons instead of pixels to COCO, CVAT and Label Studio"
     simplify = "maximum distance of outlines from their masks, 0 for exact ones; by default each keeps an IoU of 0.99"
     untrusted = (
-        "masks that are not trusted, in YOLO: write, or leave out their object or image; by default write"
+        "untrusted masks and crowds in YOLO: write, or leave out their object or image; by default write"
     )
     group = "keep images together whose file names agree in this regular expression, or in its first group"
     return [

@@ -91,6 +91,16 @@ def test_images_with_untrusted_masks_are_left_out(masked, tmp_path):
     assert "2 images left out, with 4 of 5 objects" in said
 
 
+def test_crowds_are_left_out_with_what_is_not_trusted(masked, tmp_path):
+    crowded = replace(masked, iscrowd=np.array([False] * 4 + [True]), trusted=np.ones(5, bool))
+    rows, said = written(crowded, tmp_path / "objects", untrusted="object")
+    assert rows == {"a": 2, "b": 1, "c": 0}
+    assert "2 of 5 objects are left out (1 without a mask, 1 of a crowd)" in said
+    rows, said = written(crowded, tmp_path / "images", untrusted="image")
+    assert rows == {"a": 2}
+    assert "2 images left out, with 3 of 5 objects (1 without a mask, 1 of a crowd)" in said
+
+
 def test_other_words_are_refused(masked, tmp_path):
     with pytest.raises(
         UsageError, match=r"`untrusted` is 'objects'; it can be write, object, image\. Did you mean"

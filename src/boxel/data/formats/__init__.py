@@ -86,8 +86,8 @@ class WriteOptions(TypedDict, total=False):
         simplify: Maximum distance in pixels of the outlines in COCO (with ``polygons``), CVAT, Label Studio, LabelMe
             and YOLO from their masks, 0 for none; if not given, it is chosen so that each outline keeps a mask IoU of
             0.99.
-        untrusted: What becomes of a mask that is not trusted in YOLO: ``write`` (by default), or leave out its
-            ``object`` or its ``image``.
+        untrusted: What becomes of a mask that is not trusted, or of a crowd, in YOLO: ``write`` (by default), or leave
+            out its ``object`` or its ``image``.
     """
 
     polygons: bool

@@ -29,7 +29,7 @@ OPTIONS = ("simplify", "untrusted")
 """What `boxel.write` passes on."""
 
 UNTRUSTED = ("write", "object", "image")
-"""What becomes of a mask that is not trusted: it is written, or its object or its image is left out."""
+"""What becomes of a mask that is not trusted, or of a crowd: written, or its object or its image is left out."""
 
 NO_SPLIT = "unassigned"
 """Folder of the images that belong to no split, if others do."""
@@ -73,12 +73,14 @@ def write(
 
 
 def _select(data: Annotations, untrusted: str) -> tuple[Annotations, list[str]]:
-    """Leave out what has no mask, and what is not trusted if wanted; return sentences on it."""
+    """Leave out what has no mask, and what is not trusted or a crowd if wanted; return sentences on it."""
     boxes, doubtful = ~data.has_segmentation, data.has_segmentation & ~data.trusted
-    out = boxes if untrusted == "write" else boxes | doubtful
+    crowds = data.has_segmentation & data.trusted & data.iscrowd
+    out = boxes if untrusted == "write" else boxes | doubtful | crowds
     counts = {
         "without a mask": int(boxes.sum()),
         "with a mask that is not trusted": int((out & doubtful).sum()),
+        "of a crowd": int((out & crowds).sum()),
     }
     found = [f"{count} {what}" for what, count in counts.items() if count]
     total, images = len(data.labels), count_noun(len(np.unique(data.image_index[out])), "image")

@@ -11,10 +11,12 @@ from PIL import Image
 import boxel
 from boxel.cli import main
 from boxel.data import write
+from boxel.data.annotations import Category
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation.run import subject_kind
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers import make_teacher
+from boxel.models import build, save
 from boxel.models.pretrained import model_folder, read_method
 from boxel.training.start_weights import read_start_settings, read_start_weights
 from boxel.utils.errors import BoxelError
@@ -171,3 +173,17 @@ def test_it_serves_wherever_a_run_folder_does(hub, files, tmp_path, monkeypatch)
     teacher = make_teacher("anna/cats", truth.categories, "cpu")
     assert teacher.name == "anna/cats"
     assert len(teacher(pixels, truth.boxes[:1].astype(np.float64), truth.labels[:1])) == 1
+
+
+def test_a_box_to_mask_model_without_an_onnx_file_is_a_teacher(hub, tmp_path, tiny_boxcaseg):
+    settings, folder = tiny_boxcaseg["model"], tmp_path / "runs" / "masks"
+    save(
+        build("boxcaseg", 1, settings),
+        folder,
+        {"method": "boxcaseg", "model": settings},
+        [Category(1, "object")],
+    )
+    hub.add("anna/masks", {file.name: file.read_bytes() for file in folder.iterdir()})
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    here, there = (boxel.BoxSegmenter(name)(image, [[8, 8, 60, 50]]) for name in (str(folder), "anna/masks"))
+    assert here.rles == there.rles

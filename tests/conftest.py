@@ -1,5 +1,8 @@
 """What tests share."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +111,20 @@ def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     words = ["train", "fcrn", str(folder / "maps"), "--config", str(folder / "recipe.yaml")]
     assert main([*words, "--out", str(folder / "run")]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium without a window; tests that need one are skipped without it, unless BOXEL_BROWSER demands it."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None and "BOXEL_BROWSER" not in os.environ:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    flags = (
+        "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
+    )
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=flags.split())
+        yield chromium
+        chromium.close()

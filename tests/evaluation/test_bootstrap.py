@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
-from boxel.evaluation.bootstrap import _average_precision
+from boxel.evaluation.bootstrap import sample_ap
 from boxel.evaluation.coco import match_detections
 from boxel.evaluation.results import filter_categories
 from boxel.utils.errors import BoxelError
@@ -44,7 +44,7 @@ def test_several_runs_are_averaged(random_set):
 def test_counting_an_image_n_times_equals_repeating_it(random_set, seed):
     truth, results = random_set(seed, distinct_scores=True)
     draw = np.random.default_rng(seed).multinomial(len(truth), np.full(len(truth), 1 / len(truth)))
-    counted = _average_precision(match_detections(sorted_by_id(truth), results), draw[None].astype(float))
+    counted = sample_ap(match_detections(sorted_by_id(truth), results), draw[None].astype(float))
     ordered = sorted_by_id(truth)
     drawn = ordered.select_images(np.flatnonzero(draw))
     image_ids, repeated, copies = [], [], []

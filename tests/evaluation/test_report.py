@@ -3,8 +3,10 @@
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from io import BytesIO
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +14,8 @@ from PIL import Image
 from boxel.cli import main
 from boxel.data import Category, example_scenes
 from boxel.evaluation import evaluate, to_results
-from boxel.utils.errors import UsageError
+from boxel.masks.rle import encode
+from boxel.viz import save_image
 
 HOSTILE = '<script>alert(1)</script> & "cat"\''
 
@@ -44,7 +47,7 @@ def test_the_page_and_the_metrics_have_the_same_numbers(scene, tmp_path):
     assert analysis["per_class"]["class 2"]["AP50"] is None  # plain JSON
     rows = [cells(row) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
     # 1 of 2 detections is correct and finds 1 of 3 objects at the best threshold, which is above the false one.
-    assert any(row.startswith("threshold 0.850 The minimum score") for row in rows)
+    assert any(row.startswith("threshold 0.850 minimum score") for row in rows)
     assert any(row.startswith("F1 0.500 ") for row in rows)
     assert "class 1 3 0.337 0.337 0.450 0.500 1.000 0.333" in rows  # 34 of the 101 recalls; no false cat
     assert "class 2 0 \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH} \N{EN DASH}" in rows
@@ -58,9 +61,10 @@ def test_nothing_of_a_file_is_run_or_fetched(scene, tmp_path):
     object.__setattr__(truth, "categories", (Category(1, HOSTILE), Category(2, "\x1b[31mred")))
     truth.paths[0] = "<img src=http://example.org/1.png>.png"
     page = write_page(truth, results, tmp_path / "page.html")[1]
-    assert "<script" not in page and "<img src=http" not in page and "\x1b" not in page
+    assert "<script>alert" not in page and "<img src=http" not in page and "\x1b" not in page
+    assert page.count("<script") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;cat&#34;" in page
-    assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)', page))
+    assert all(source.startswith("data:image/webp;base64,") for source in re.findall(r'src="([^"]*)', page))
     assert "default-src 'none'" in page
 
 
@@ -68,7 +72,7 @@ def test_found_is_blue_and_missed_and_false_are_red_truth_left_of_the_prediction
     truth, results = scene
     results = [*results, {**results[0], "image_id": 8}, {**results[1], "score": 0.95}]
     page = write_page(truth, results, tmp_path / "page.html")[1]
-    pictures = re.findall(r'<img alt="(\w+)" src="data:image/jpeg;base64,([^"]*)"', page)
+    pictures = re.findall(r'<img alt="(\w+)" src="data:image/webp;base64,([^"]*)"', page)
     assert [side for side, _ in pictures] == ["truth", "prediction"]  # the second image has no error
     left, right = (np.asarray(Image.open(BytesIO(b64decode(data))), dtype=int) for _, data in pictures)
 
@@ -116,6 +120,45 @@ def test_the_command_writes_the_page_and_its_numbers(scene, tmp_path, capsys):
     assert main([*given, "--report", str(tmp_path / "page.txt")]) == 2
 
 
-def test_a_report_is_on_detections_only(scene, tmp_path):
-    with pytest.raises(UsageError, match="`report` does nothing here"):
-        evaluate(scene[0], scene[0], report=str(tmp_path / "page.html"))
+def test_the_page_on_masks_has_their_breakdown_and_the_worst(scene, tmp_path):
+    truth, _ = scene
+    half = replace(truth, segmentations=truth.segmentations.copy(), quality=np.array([0.9, 0.4, 0.8]))
+    half.segmentations[1] = msgspec.json.encode(encode(truth.mask(1) & (np.arange(200) < 120)))
+    metrics = evaluate(half, truth, report=str(tmp_path / "page.html")).metrics["masks"]
+    assert metrics["per_size"]["medium"]["mask_iou"] == pytest.approx((1 + 1 / 3 + 1) / 3)
+    assert metrics["worst"][0] == {
+        "file_name": "0.png",
+        "image_id": 7,
+        "id": 1,
+        "class": "class 1",
+        "iou": pytest.approx(1 / 3),
+    }
+    page = (tmp_path / "page.html").read_text()
+    rows = [cells(row) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
+    assert "mask IoU 0.778 mean overlap (IoU) of masks" in " ".join(rows)
+    assert "medium 3 0.778 0.667 0.667" in rows
+    first = re.search(r"<figure>.*?</figure>", page, re.DOTALL)
+    assert "IoU 0.33" in first[0] and "annotation 1<" in first[0] and first[0].count("<img") == 2
+
+
+def test_the_page_on_label_maps_has_classes_confusion_and_the_worst_images(scene, tmp_path):
+    truth, _ = scene
+    truth = truth.select_images([0])
+    save_image(np.where(truth.mask(0), 1, 0).astype(np.uint8), tmp_path / "maps" / "0.png")
+    metrics = evaluate(tmp_path / "maps", truth, report=str(tmp_path / "page.html")).metrics
+    # 1600 of the 4000 pixels of the class are found, and 16,000 of 20,000 are background.
+    assert metrics["classes"]["class 1"] == {
+        "share": 4000 / 20000,
+        "iou": 1600 / 4000,
+        "recall": 1600 / 4000,
+        "precision": 1.0,
+    }
+    iou = (16000 / 18400 + 0.4) / 2
+    assert metrics["worst_images"] == [
+        {"file_name": "0.png", "image_id": 7, "mean_iou": pytest.approx(iou), "pixel_accuracy": 0.88}
+    ]
+    page = (tmp_path / "page.html").read_text()
+    rows = [cells(row) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
+    assert "class 1 0.200 0.400 0.400 1.000" in rows
+    assert "class 1 0.60 0.40" in rows  # of the confusion matrix: taken for background, right
+    assert "IoU 0.63" in page and page.count("<img") == 2

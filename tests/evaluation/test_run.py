@@ -148,7 +148,7 @@ def test_the_subject_decides_what_is_computed(two_images, make_result, rectangle
     of_masks = evaluate(two_images, two_images, categories=["class 3"], baselines=["box"])
     assert of_masks.kind == "dataset" and of_masks.metrics["masks"]["instances"] == 1
     assert of_masks.metrics["box"]["mask_iou"] == 1  # the masks are squares
-    assert str(of_masks).splitlines()[-1] == "1 box with a side of 16 pixels or more"
+    assert str(of_masks).splitlines()[3] == "1 box with a side of 16 pixels or more"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_baselines_of_a_labeled_dataset_are_plain(tmp_path, make_truth, rectangl
     large, small = rectangle(64, 96, 4, 4, 92, 60), rectangle(64, 96, 10, 10, 30, 30)
     truth = make_truth([(64, 96)], [{"mask": small}] * 30 + [{"mask": large}], root=tmp_path)
     metrics = evaluate(truth, truth, baselines=["box", "grabcut"]).metrics
-    assert metrics["box"] == metrics["masks"] and metrics["box"]["mask_iou"] == 1
+    assert metrics["box"].items() <= metrics["masks"].items() and metrics["box"]["mask_iou"] == 1
     assert all("rectangles" in record.getMessage() for record in caplog.records)  # they are squares
     truth.boxes[-1] = (0, 0, 96, 62)
     assert label_with_baseline(truth.without_masks(), "grabcut").mask(30).sum() == large.sum()
@@ -204,7 +204,7 @@ def test_the_plain_protocol_counts_small_boxes_and_takes_masks_as_the_model_pred
     )  # the larger one loses the overlap
     plain = evaluate("rectangle", truth, plain=True)
     assert (plain.metrics["masks"]["instances"], plain.metrics["masks"]["mask_iou"]) == (3, 1)
-    assert str(plain).splitlines()[-1] == "3 boxes of any size"
+    assert str(plain).splitlines()[2] == "3 boxes of any size"
 
 
 def test_the_plain_protocol_keeps_small_components_and_predicts_once(

@@ -1,9 +1,7 @@
 """A review page that runs in a process of its own, as users start it."""
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from boxel.data import write
 from boxel.data.annotations import Annotations
@@ -103,21 +101,6 @@ def server(masks: Path, scenes: Annotations) -> Iterator[Server]:
     """A review page of the scenes."""
     with Server(masks, "--images", str(scenes.root)) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A Chromium without a window; tests that need one are skipped without it, unless BOXEL_BROWSER demands it."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None and "BOXEL_BROWSER" not in os.environ:
-        pytest.skip("no chromium on this machine")
-    flags = (
-        "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-    )
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=flags.split())
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture()

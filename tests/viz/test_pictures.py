@@ -1,5 +1,6 @@
 """Pictures of masks: which part of the image they show, what is painted, what a bad one costs."""
 
+from base64 import b64decode
 from dataclasses import replace
 from io import BytesIO
 
@@ -16,8 +17,10 @@ BOX = (80, 60, 120, 100)  # with its margin 56 x 56 pixels: (72, 52) to (128, 10
 
 
 def opened(picture):
-    assert isinstance(picture, bytes), picture
-    with Image.open(BytesIO(picture)) as image:
+    assert isinstance(picture, dict), picture
+    head, _, data = picture["mask"].partition(",")
+    assert head == "data:image/webp;base64"
+    with Image.open(BytesIO(b64decode(data))) as image:
         assert image.format == "WEBP"
         return np.asarray(image.convert("RGB")).astype(int)
 

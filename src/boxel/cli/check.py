@@ -42,7 +42,7 @@ def _check(given: dict[str, Any]) -> int:
         from boxel.viz import write_check_report
 
         command = shlex.join(["boxel", *sys.argv[1:]])
-        write_check_report(found.statistics, found.issues, given["report"], command)
+        write_check_report(found.statistics, found.issues, given["report"], command, found.data)
         copy.append(f"report: {given['report']}")
     if "json" in given:
         statistics = found.statistics.to_json()

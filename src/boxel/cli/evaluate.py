@@ -1,4 +1,4 @@
-"""The command that evaluates a model or a file of predictions."""
+"""The commands that evaluate a model or a file of predictions, and compare several."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, write_json
+from boxel.utils.errors import UsageError
 
 
 def _evaluate_options() -> list[Option]:
@@ -70,4 +71,54 @@ EVALUATE = Command(
     "runs/boxinst val.json --images photos/",
     _evaluate_options,
     _evaluate,
+)
+
+
+def _compare_options() -> list[Option]:
+    from boxel.cli.parser import settings_options
+    from boxel.evaluation.config import EvaluateConfig
+
+    subjects = "two or more of what `boxel evaluate` takes, and last the annotations to compare with"
+    report = "write an HTML page on the comparison to this file"
+    left_out = ("trimap", "report", "results", "regions", "baselines", "saliency")
+    return [
+        Option("subjects", subjects, positional=True, several=True),
+        *DATA[1:],
+        Option("report", report, metavar="HTML"),
+        Option("json", JSON_HELP, metavar="FILE"),
+        *(
+            option
+            for option in settings_options(EvaluateConfig(boundary=False))
+            if option.dest not in left_out
+        ),
+    ]
+
+
+def _compare(given: dict[str, Any]) -> int:
+    from boxel.evaluation.compare import compare
+
+    check_writable(given.get("json", "-"))
+    if report := given.get("report"):
+        check_writable(report, ".html", ".htm")
+    *subjects, truth = given.pop("subjects")
+    file = given.pop("json", None)
+    if len(subjects) < 2:
+        raise UsageError(
+            "name two runs or more, and last the annotations: boxel compare runs/a runs/b val.json."
+        )
+    comparison = compare(subjects, truth, **{"boundary": False, **given})
+    if file:
+        write_json(vars(comparison), file)
+    if file != "-":
+        print(comparison.table())
+        if report:
+            print(f"report: {report}")
+    return 1 if comparison.errors else 0
+
+
+COMPARE = Command(
+    "Compare runs, results or labeled datasets on the same images, with intervals of their differences.",
+    "runs/a runs/b val.json --images photos/ --report compare.html",
+    _compare_options,
+    _compare,
 )

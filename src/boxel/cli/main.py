@@ -14,7 +14,7 @@ from boxel import __version__
 from boxel.cli.check import CHECK
 from boxel.cli.data import CONVERT
 from boxel.cli.draw import DRAW
-from boxel.cli.evaluate import EVALUATE
+from boxel.cli.evaluate import COMPARE, EVALUATE
 from boxel.cli.label import ADAPT, LABEL, MERGE, NEXT
 from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Command] = {
     **TRAIN,
     "recipes": RECIPES,
     "evaluate": EVALUATE,
+    "compare": COMPARE,
     "predict": PREDICT,
     "export": EXPORT,
     "push": PUSH,

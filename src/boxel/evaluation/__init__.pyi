@@ -15,6 +15,8 @@ from .boxes import quality_metrics as quality_metrics
 from .coco import coco_ap as coco_ap
 from .coco import mask_iou as mask_iou
 from .coco import match_boxes as match_boxes
+from .compare import Comparison as Comparison
+from .compare import compare as compare
 from .config import AffinityConfig as AffinityConfig
 from .config import EvaluateConfig as EvaluateConfig
 from .error_types import ERRORS as ERRORS

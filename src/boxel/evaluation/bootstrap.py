@@ -54,31 +54,60 @@ def paired_bootstrap(
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, Chapter 13 (percentile intervals).
     """
-    # How often each image is drawn: once each in the first row.
-    draws = np.ones((samples + 1, len(truth)))
-    if len(truth):
-        shares = np.full(len(truth), 1 / len(truth))
-        draws[1:] = np.random.default_rng(seed).multinomial(len(truth), shares, size=samples)
+    draws = draw_images(len(truth), samples, seed)
 
     def mean_ap(results: Sequence[Result] | Sequence[Sequence[Result]]) -> NDArray[np.float64]:
         aps = []
         is_one_run = not results or isinstance(results[0], Mapping)
         for run in cast(Sequence[Sequence[Result]], [results] if is_one_run else results):
             matches = match_detections(*match_results(truth, run), metric, thresholds)
-            aps.append(_average_precision(matches, draws))
+            aps.append(sample_ap(matches, draws))
         return np.mean(aps, axis=0)
 
     a, b = mean_ap(results_a), mean_ap(results_b)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
-    sampled = ratios[1:][np.isfinite(ratios[1:])]
-    low, high = np.quantile(sampled, [0.025, 0.975]) if len(sampled) else (np.nan, np.nan)
+    low, high = _interval(ratios)
     ratio = ratios[0] if b[0] else np.nan
     values = {"a": a[0], "b": b[0], "ratio": ratio, "low": low, "high": high}
     return {name: float(value) for name, value in values.items()}
 
 
-def _average_precision(matches: Sequence[ClassMatches], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+def draw_images(count: int, samples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """Return how often each image is drawn, (samples + 1, count): once each in the first row, of all images."""
+    draws = np.ones((samples + 1, count))
+    if count:
+        draws[1:] = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
+    return draws
+
+
+def paired_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, float]:
+    """Summarize how much larger a metric is than another on the same samples of images.
+
+    Args:
+        a: (S,) the metric of :func:`draw_images`, the first of all images.
+        b: (S,) what it is compared with.
+
+    Returns:
+        `difference`: a - b of all images; `low` and `high`: the ends of its 95 % interval.
+
+    Examples:
+        >>> paired_difference(np.array([0.5, 0.5, 0.75]), np.array([0.25, 0.25, 0.5]))
+        {'difference': 0.25, 'low': 0.25, 'high': 0.25}
+    """
+    values = a - b
+    low, high = _interval(values)
+    return {"difference": float(values[0]), "low": float(low), "high": float(high)}
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of all values but the first."""
+    sampled = values[1:][np.isfinite(values[1:])]
+    low, high = np.quantile(sampled, [0.025, 0.975]) if len(sampled) else (np.nan, np.nan)
+    return low, high
+
+
+def sample_ap(matches: Sequence[ClassMatches], draws: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute COCO's AP of each sample of images: (S,) means over classes, NaN without any, of (S, I) draws.
 
     An image drawn n times repeats each of its detections n times in the list of scores; counting them n times at once

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations
 from boxel.data.image_names import find_stem, fold_name, split_path
 from boxel.data.pairing import pair_images
+from boxel.evaluation.breakdown import explain, format_breakdown
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes, to_results
 from boxel.evaluation.tables import format_table
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+ComparedMasks: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+"""(M,) IoUs, and (M,) indices in the compared dataset and in the ground truth."""
 
 MIN_SIDE = 16.0
 """Minimum shorter side, in pixels, of the boxes whose masks are evaluated."""
@@ -91,7 +95,14 @@ def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_S
         >>> measure_masks(truth, truth)["mask_iou"]
         1.0
     """
-    ious, pred_index, gt_index = instance_ious(truth, pred, min_side)
+    return summarize_masks(truth, pred, instance_ious(truth, pred, min_side), min_side)
+
+
+def summarize_masks(
+    truth: Annotations, pred: Annotations, compared: ComparedMasks, min_side: float = MIN_SIDE
+) -> dict[str, float]:
+    """Compute the metrics of :func:`measure_masks` from what :func:`instance_ious` returns."""
+    ious, pred_index, gt_index = compared
     metrics = mask_iou_metrics(ious, truth.labels[gt_index])
     metrics |= {"instances": float(len(ious)), "min_side": min_side}
     known = (pred_index >= 0) & np.isfinite(pred.quality[pred_index])
@@ -100,9 +111,7 @@ def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_S
     return metrics
 
 
-def instance_ious(
-    truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+def instance_ious(truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE) -> ComparedMasks:
     """Compute the IoU of each mask with the true one.
 
     Args:
@@ -229,14 +238,18 @@ def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def format_masks(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Format metrics of :func:`measure_masks` as a table, one row per set of masks."""
-    counts = ("instances", "min_side")
-    columns = list(dict.fromkeys(name for row in metrics.values() for name in row if name not in counts))
+def format_masks(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Format metrics of :func:`measure_masks` as a table, one row per set of masks, above their breakdown."""
+    others = ("instances", "min_side", "per_class", "per_size", "worst")
+    columns = list(dict.fromkeys(name for row in metrics.values() for name in row if name not in others))
     rows = [[name, *map(row.get, columns)] for name, row in metrics.items()]
-    instances, min_side = map(next(iter(metrics.values())).__getitem__, counts)
-    size = f"with a side of {min_side:g} pixels or more" if min_side else "of any size"
-    return f"{format_table([['', *columns], *rows])}\n{count_noun(int(instances), 'box', 'boxes')} {size}"
+    first = next(iter(metrics.values()))
+    size = f"with a side of {first['min_side']:g} pixels or more" if first["min_side"] else "of any size"
+    lines = [format_table([["", *columns], *rows])]
+    lines.append(f"{count_noun(int(first['instances']), 'box', 'boxes')} {size}")
+    if "worst" in first:
+        lines += [*format_breakdown(first), "", *explain(columns)]
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- masks against boxes

@@ -374,15 +374,24 @@ def mask_iou(truth: Annotations, results: Sequence[Result]) -> dict[str, float]:
         >>> mask_iou(truth, to_results(truth)[:3])
         {'mask_iou': 1.0, 'matched': 3, 'instances': 5}
     """
+    _, ious = matched_ious(truth, results)
+    found = ious[np.isfinite(ious)]
+    mean = float(found.mean()) if len(found) else float("nan")
+    return {"mask_iou": mean, "matched": len(found), "instances": len(ious)}
+
+
+def matched_ious(
+    truth: Annotations, results: Sequence[Result]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the (M,) instances with a mask that are not crowds, and the IoU of the detection of each.
+
+    Detections are matched by their boxes, as in :func:`match_boxes`; an instance without one has an IoU of NaN.
+    """
     masks = read_masks(fill_in_sizes(truth, results))
-    ious = [
-        coco_mask.iou([results[position]["segmentation"]], [masks[instance]], [0])[0, 0]
-        for position, instance in match_boxes(truth, results)
-        if masks[instance] is not None
-    ]
+    ious = np.full(len(masks), np.nan)
+    for position, instance in match_boxes(truth, results):
+        if masks[instance] is not None:
+            ious[instance] = coco_mask.iou([results[position]["segmentation"]], [masks[instance]], [0])[0, 0]
     has_mask = np.array([mask is not None for mask in masks], dtype=bool)
-    return {
-        "mask_iou": float(np.mean(ious)) if ious else float("nan"),
-        "matched": len(ious),
-        "instances": int((has_mask & ~truth.iscrowd).sum()),
-    }
+    instances = np.flatnonzero(has_mask & ~truth.iscrowd)
+    return instances, ious[instances]

@@ -24,8 +24,8 @@ class EvaluateConfig(Config):
             masks of given boxes).
         baselines: Masks from the same boxes to compare with: `box` fills them, `grabcut` runs GrabCut.
         trimap: Widths of bands around true boundaries, in pixels, in which mean IoU is computed too (semantic models).
-        report: HTML page to write on the detections: curves, confusions, kinds of errors, calibration and the worst
-            images; `analysis` of the metrics has its numbers.
+        report: HTML page to write: the metrics by class and size, what is behind them, the worst images or masks, and
+            of a run its training. Of detections, `analysis` of the metrics has its numbers.
         results: File to which the detections are written as COCO results before they are measured.
         short_side: Resize the shorter side to this many pixels (instance models). None: as in training.
         long_side: Resize the longer side to this many pixels (semantic models). None: as in training.

@@ -18,13 +18,16 @@ from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
 from boxel.data.pairing import pair_images
 from boxel.evaluation.baselines import label_with_baseline
-from boxel.evaluation.boxes import MIN_SIDE, format_masks, measure_masks
+from boxel.evaluation.boxes import MIN_SIDE, format_masks, instance_ious, summarize_masks
+from boxel.evaluation.breakdown import break_down
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.reading import clean_results, decode_results, is_results_file, read_scores
+from boxel.evaluation.report import write_report_on
 from boxel.evaluation.results import Result, drop_unsound_masks, fill_in_sizes
 from boxel.evaluation.saliency import measure_saliency
-from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
-from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
+from boxel.evaluation.scores import MaskScores, PixelScores, Scores
+from boxel.evaluation.semantic import format_semantic, score_label_maps, score_segmenter
+from boxel.evaluation.summary import compare_detections, format_detections, without_nan
 from boxel.evaluation.yolo_predictions import holds_predictions, read_yolo_predictions
 from boxel.labeling.teachers import make_teacher
 from boxel.methods import get_method
@@ -37,6 +40,7 @@ from boxel.utils.printable import count_noun
 if TYPE_CHECKING:
     from boxel.models.detector import Detector
     from boxel.models.instances import Instances
+    from boxel.models.io import Model
     from boxel.models.settings import InferenceConfig
 
 logger = logging.getLogger(__name__)
@@ -54,12 +58,14 @@ class Evaluation:
         metrics: Plain JSON; None for what is undefined. See :func:`evaluate` for its keys.
         results: The detections, in the COCO results format; None unless instances were detected.
         errors: A message per image that could not be used; each is also logged as a warning.
+        scores: What was compared, image by image.
     """
 
     kind: Kind
     metrics: dict[str, Any]
     results: list[Result] | None = None
     errors: list[str] = field(default_factory=list)
+    scores: Scores | None = field(default=None, repr=False, compare=False)
 
     def table(self) -> str:
         """Format the metrics as text."""
@@ -100,8 +106,9 @@ def evaluate(
         * of detections, those of :func:`~boxel.evaluation.summary.evaluate_detections`;
         * of label maps and semantic models, those of :func:`~boxel.evaluation.semantic.semantic_metrics`, and `images`;
         * of labeled datasets and BoxCaseg, for `masks` and each baseline those of
-          :func:`~boxel.evaluation.boxes.measure_masks`, and of `masks` those of
-          :func:`~boxel.evaluation.saliency.saliency_metrics` if `saliency` is set.
+          :func:`~boxel.evaluation.boxes.measure_masks`, of `masks` also those of
+          :func:`~boxel.evaluation.breakdown.break_down` and, if `saliency` is set, of
+          :func:`~boxel.evaluation.saliency.saliency_metrics`.
 
         Undefined metrics are None.
 
@@ -115,7 +122,7 @@ def evaluate(
         >>> truth = example_scenes()
         >>> evaluate(to_results(truth), truth, boundary=False).metrics["mask"]["AP50"]
         1.0
-        >>> print(evaluate(truth, truth))
+        >>> print(evaluate(truth, truth).table().partition("\\n\\n")[0])
                mask_iou  IoU@50  IoU@75  mask_iou_by_class
         masks     1.000   1.000   1.000              1.000
         3 boxes with a side of 16 pixels or more
@@ -142,9 +149,9 @@ def evaluate(
         logger.info("%s: compared on its split val: %s", truth.file, count_noun(len(truth), "image"))
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
     if kind in ("segmenter", "label_maps"):
-        return _evaluate_maps(model or subject, kind, truth, config)
+        return _evaluate_maps(model or subject, kind, truth, config, name)
     if kind in ("box_to_mask", "dataset"):
-        return _evaluate_masks(subject, kind, truth, config)
+        return _evaluate_masks(subject, kind, truth, config, name)
     return _evaluate_detections(model or subject, kind, truth, config, name)
 
 
@@ -177,7 +184,7 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
     return "results"  # reading it reports what is wrong with the path
 
 
-_OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "report", "results")
+_OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "results")
 _OF_DETECTOR = ("short_side", "score_threshold", "class_agnostic_nms", "mask_nms", "flip", "scales")
 _OF_SEGMENTER = ("long_side", "tile", "shifts", "crf", "flip", "scales")
 _KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
@@ -191,7 +198,7 @@ _KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "label_maps": ("a folder of label maps", ("trimap",)),
     "segmenter": ("a semantic model", ("trimap", *_OF_SEGMENTER)),
 }
-"""What each kind is called, and the settings that have an effect beside `device`."""
+"""What each kind is called, and the settings that have an effect beside `device` and `report`."""
 
 
 def _read_truth(path: str | Path, images: str | Path | None, class_list: str | Path | None) -> Annotations:
@@ -222,7 +229,7 @@ def _refuse_unused(what: str, kind: Kind, config: EvaluateConfig) -> None:
     """Raise a `UsageError` if a setting was changed that does nothing."""
     called, used = _KINDS[kind]
     for name, default in asdict(EvaluateConfig()).items():
-        if getattr(config, name) != default and name not in (*used, "device"):
+        if getattr(config, name) != default and name not in (*used, "device", "report"):
             raise UsageError(f"`{name}` does nothing here, since {what} is {called}; leave it out.")
 
 
@@ -245,11 +252,13 @@ def _evaluate_detections(
         results, positions = clean_results(rows, source)
     if config.results is not None:
         write_text(config.results, json.dumps(results))
-    metrics = evaluate_detections(truth, results, config, source, positions)
-    return Evaluation(kind, metrics, results, errors)
+    metrics, scores = compare_detections(truth, results, config, source, positions)
+    return Evaluation(kind, metrics, results, errors, scores)
 
 
-def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
+def _evaluate_masks(
+    subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig, source: str
+) -> Evaluation:
     """Compare masks for given boxes: those of a dataset, or those that BoxCaseg predicts."""
     if kind == "dataset" and not subject.has_segmentation.any():
         raise BoxelError(
@@ -274,10 +283,19 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
         pred = label(boxes, teacher=str(subject), device=config.device, **raw)
     predicted = {"masks": pred} | {name: label_with_baseline(boxes, name) for name in config.baselines}
     min_side = 0 if config.plain else MIN_SIDE
-    metrics = {name: measure_masks(truth, pred, min_side) for name, pred in predicted.items()}
+    compared = {name: instance_ious(truth, pred, min_side) for name, pred in predicted.items()}
+    metrics: dict[str, dict[str, Any]] = {
+        name: {**summarize_masks(truth, pred, compared[name], min_side)} for name, pred in predicted.items()
+    }
+    ious, _, instances = compared["masks"]
+    metrics["masks"] |= break_down(truth, instances, ious)
     if config.saliency:
         metrics["masks"] |= measure_saliency(truth, make_teacher(str(subject), device=config.device))
-    return Evaluation(kind, without_nan(metrics))
+    metrics = without_nan(metrics)
+    scores = MaskScores(truth, pred, compared["masks"])
+    if config.report is not None:
+        write_report_on(scores, metrics, config.report, source if source != "results" else pred.file)
+    return Evaluation(kind, metrics, scores=scores)
 
 
 def _announce_missing_images(truth: Annotations, pred: Annotations) -> None:
@@ -300,15 +318,21 @@ def _with_images(data: Annotations, other: Path) -> Annotations:
     raise BoxelError(f"{data.file}: {describe_missing(map(data.image_path, range(len(data))))}")
 
 
-def _evaluate_maps(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
+def _evaluate_maps(
+    subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig, source: str
+) -> Evaluation:
     errors: list[str] = []
     if kind == "label_maps":
-        metrics = measure_label_maps(truth, subject, config.trimap, errors)
+        maps = score_label_maps(truth, subject, config.trimap, errors)
     else:
         model = _load(subject, config.device)
+        truth = truth.class_agnostic() if is_class_agnostic(model) else truth
         inference = model.configure(**_settings(config, _OF_SEGMENTER))
-        metrics = measure_segmenter(truth, model, inference, config.trimap, errors)
-    return Evaluation(kind, without_nan(metrics), errors=errors)
+        maps = score_segmenter(truth, model, inference, config.trimap, errors)
+    metrics, scores = without_nan(maps.metrics()), PixelScores(maps)
+    if config.report is not None:
+        write_report_on(scores, metrics, config.report, source)
+    return Evaluation(kind, metrics, errors=errors, scores=scores)
 
 
 def _load(subject: Any, device: str) -> Any:
@@ -325,10 +349,10 @@ def _settings(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
 # ---------------------------------------------------------------- detections of a model
 
 
-def is_class_agnostic(model: Detector) -> bool:
+def is_class_agnostic(model: Model) -> bool:
     """Return whether a model only separates objects from background, by its settings or its category `OBJECT`."""
     merged = model.settings.get("data", {}).get("class_agnostic", False)
-    return merged or [category.name for category in model.categories] == [OBJECT]
+    return merged or [c.name for c in model.categories if c.name != "background"] == [OBJECT]
 
 
 def predict_dataset(

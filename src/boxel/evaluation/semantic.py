@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -27,6 +28,7 @@ from boxel.data.label_maps import (
 from boxel.data.pairing import pair_images
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.utils.errors import BoxelError
+from boxel.viz.names import describe_measure
 
 if TYPE_CHECKING:
     from boxel.models.exported import ExportedSegmenter
@@ -52,6 +54,8 @@ class DatasetMetrics(SemanticMetrics, total=False):
     """The metrics of :func:`measure_segmenter`."""
 
     images: int
+    classes: dict[str, dict[str, float]]
+    worst_images: list[dict[str, Any]]
     trimap: dict[str, list[float]]
 
 
@@ -228,7 +232,9 @@ def measure_segmenter(
         errors: Gets a message per image that cannot be used; each is also logged as a warning.
 
     Returns:
-        The metrics of :func:`semantic_metrics`; `images`, the number of images; and with widths `trimap`, as of
+        The metrics of :func:`semantic_metrics`; `images`, the number of images; `classes`, by name `share` of the true
+        pixels, `iou`, `recall` and `precision`; `worst_images`, up to 24 images with the lowest mean IoU, each with
+        `file_name`, `image_id`, `mean_iou` and `pixel_accuracy`; and with widths `trimap`, as of
         :func:`trimap_metrics`.
 
     Raises:
@@ -242,12 +248,23 @@ def measure_segmenter(
         >>> measure_segmenter(truth, model.eval())["images"]
         1
     """
+    return score_segmenter(truth, model, config, trimap, errors).metrics()
+
+
+def score_segmenter(
+    truth: Annotations,
+    model: Segmenter | ExportedSegmenter,
+    config: SemanticInferenceConfig | None = None,
+    trimap: Sequence[int] = (),
+    errors: list[str] | None = None,
+) -> MapScores:
+    """Compare what a segmenter predicts with the truth, image by image; see :func:`measure_segmenter`."""
     config = config or model.configure()
 
     def predict(image: int) -> NDArray[np.integer]:
         return model.predict_batch([read_image(truth.image_path(image))], config)[0].labels
 
-    return _measure(truth, predict, model.categories, trimap, errors)
+    return _score(truth, predict, model.categories, trimap, errors)
 
 
 def measure_label_maps(
@@ -276,6 +293,13 @@ def measure_label_maps(
         >>> measure_label_maps(truth, truth.root / "maps")["pixel_accuracy"]
         1.0
     """
+    return score_label_maps(truth, folder, trimap, errors).metrics()
+
+
+def score_label_maps(
+    truth: Annotations, folder: str | Path, trimap: Sequence[int] = (), errors: list[str] | None = None
+) -> MapScores:
+    """Compare label maps with the truth, image by image; see :func:`measure_label_maps`."""
     classes = pixel_classes(truth)
     table = np.full(MAX_VALUE + 1, len(classes), dtype=np.int64)
     table[label_map_values(classes)] = np.arange(len(classes))
@@ -293,7 +317,7 @@ def measure_label_maps(
             read_label_map(maps / f"{stems[image]}.png" if pair is None else listed.image_path(pair))
         ]
 
-    return _measure(truth, read_labels, classes, trimap, errors)
+    return _score(truth, read_labels, classes, trimap, errors)
 
 
 def select_measurable(truth: Annotations) -> NDArray[np.intp]:
@@ -332,34 +356,129 @@ def load_labels(
         raise BoxelError(f"{truth.file}: none of its {len(truth)} images can be evaluated.")
 
 
-def _measure(
+_MAX_WORST, _PRINTED = 24, 5  # of the worst images
+
+
+@dataclass(frozen=True)
+class MapScores:
+    """Label maps compared with the truth.
+
+    Attributes:
+        truth: The ground truth.
+        classes: The K classes.
+        predict: Returns the (H, W) labels that are compared of an image.
+        images: (M,) images that are compared.
+        counts: (M, 3, K) pixels of each class that are right, true and predicted.
+        matrices: (W + 1, K + 1, K + 1), the sum of :func:`band_confusions`; pixels of no class are the last one.
+        widths: Widths of the bands around true boundaries.
+    """
+
+    truth: Annotations
+    classes: Sequence[Category]
+    predict: Callable[[int], NDArray[np.integer]]
+    images: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    matrices: NDArray[np.int64]
+    widths: Sequence[int]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes."""
+        return [category.name for category in self.classes]
+
+    def image_scores(self) -> NDArray[np.float64]:
+        """Return the (I,) mean IoU of each image of the truth, NaN for one that was not compared."""
+        scores = np.full(len(self.truth), np.nan)
+        scores[self.images] = mean_ious(self.counts)
+        return scores
+
+    def metrics(self) -> DatasetMetrics:
+        """Compute the metrics of :func:`measure_segmenter`."""
+        ious, total = mean_ious(self.counts), self.counts.sum(axis=0)
+        hits, true, predicted = total
+        with np.errstate(invalid="ignore"):
+            columns = {
+                "share": true / true.sum(),
+                "iou": hits / (true + predicted - hits),
+                "recall": hits / true,
+                "precision": hits / predicted,
+            }
+            accuracy = self.counts[:, 0].sum(axis=1) / self.counts[:, 1].sum(axis=1)
+        worst = [int(k) for k in np.argsort(ious, kind="stable") if ious[k] < 1][:_MAX_WORST]
+        metrics: DatasetMetrics = {
+            "images": len(self.images),
+            **semantic_metrics(self.matrices.sum(0), self.names),
+            "classes": {
+                name: {column: float(values[k]) for column, values in columns.items()}
+                for k, name in enumerate(self.names)
+            },
+            "worst_images": [
+                {
+                    "file_name": self.truth.paths[self.images[k]],
+                    "image_id": self.truth.image_ids[self.images[k]],
+                    "mean_iou": float(ious[k]),
+                    "pixel_accuracy": float(accuracy[k]),
+                }
+                for k in worst
+            ],
+        }
+        if self.widths:
+            metrics["trimap"] = trimap_metrics(self.matrices, self.widths, self.names)
+        return metrics
+
+
+def mean_ious(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the (M,) mean IoUs over the classes that occur, of (M, 3, K) pixels that are right, true and predicted.
+
+    Examples:
+        >>> mean_ious(np.array([[[2, 1, 0], [3, 1, 0], [2, 2, 0]]])).round(3).tolist()
+        [0.583]
+    """
+    hits, true, predicted = np.moveaxis(np.asarray(counts, dtype=np.float64), 1, 0)
+    union = true + predicted - hits
+    occurs = union > 0
+    with np.errstate(invalid="ignore"):
+        return (hits / np.where(occurs, union, 1)).sum(axis=1) / occurs.sum(axis=1)
+
+
+def _score(
     truth: Annotations,
     predict: Callable[[int], NDArray[np.integer]],
     classes: Sequence[Category],
     trimap: Sequence[int],
     errors: list[str] | None,
-) -> DatasetMetrics:
-    """Compute the metrics of the labels predicted for each image; pixels of no class get one more class at the end."""
-    count, widths, images = len(classes) + 1, sorted(set(trimap)), 0
+) -> MapScores:
+    """Compare the labels predicted for each image; pixels of no class get one more class at the end."""
+    count, widths = len(classes) + 1, sorted(set(trimap))
     matrices = np.zeros((len(widths) + 1, count, count), dtype=np.int64)
-    for _, pred, gt in load_labels(truth, classes, select_measurable(truth), predict, errors):
-        matrices += band_confusions(gt, pred, widths, count)
-        images += 1
-    names = [category.name for category in classes]
-    metrics: DatasetMetrics = {"images": images, **semantic_metrics(matrices.sum(0), names)}
-    if widths:
-        metrics["trimap"] = trimap_metrics(matrices, widths, names)
-    return metrics
+    images, counts = [], []
+    for image, pred, gt in load_labels(truth, classes, select_measurable(truth), predict, errors):
+        bands = band_confusions(gt, pred, widths, count)
+        whole = bands.sum(axis=0)
+        images.append(image)
+        counts.append(np.stack([whole.diagonal(), whole.sum(axis=1), whole.sum(axis=0)])[:, :-1])
+        matrices += bands
+    return MapScores(truth, classes, predict, np.array(images), np.array(counts), matrices, widths)
 
 
 def format_semantic(metrics: dict[str, Any]) -> str:
     """Format the metrics of a dataset as text, with a dash for what is undefined."""
-    known = [(name, iou) for name, iou in metrics["per_class"].items() if format_cell(iou) != "-"]
+    known = [
+        [name, *row.values()] for name, row in metrics["classes"].items() if format_cell(row["iou"]) != "-"
+    ]
+    measures = ("mean_iou", "pixel_accuracy", "mean_class_accuracy")
     lines = [
-        format_table([("", "IoU"), *known, ("mean", metrics["mean_iou"])]),
+        format_table([["by class", "share", "IoU", "recall", "precision"], *known]),
         "",
-        f"{metrics['images']} images; pixel accuracy {format_cell(metrics['pixel_accuracy'])}, mean class "
-        f"accuracy {format_cell(metrics['mean_class_accuracy'])}.",
+        *(f"{key}: {format_cell(metrics[key])}, the {describe_measure(key).meaning}" for key in measures),
+        f"{metrics['images']} images. share: of the true pixels that are of the class; recall: of its pixels that are "
+        "found; precision: of the",
+        "pixels that are predicted as the class and are of it.",
+    ]
+    worst = metrics["worst_images"][:_PRINTED]
+    lines += ["", "lowest mean IoU:"] * bool(worst)
+    lines += [
+        f"  {row['file_name']} (image {row['image_id']}): {format_cell(row['mean_iou'])}" for row in worst
     ]
     if "trimap" in metrics:
         rows = zip(*metrics["trimap"].values(), strict=True)

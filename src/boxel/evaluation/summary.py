@@ -11,13 +11,15 @@ from boxel.data.annotations import Annotations
 from boxel.evaluation.analysis import find_matches, summarize_matches
 from boxel.evaluation.baselines import BASELINE_TITLES, MAKE_BASELINE, MIN_SCORE
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
+from boxel.evaluation.breakdown import SIZES, break_down, format_breakdown
 from boxel.evaluation.causes import find_causes
-from boxel.evaluation.coco import coco_ap, mask_iou
+from boxel.evaluation.coco import coco_ap, mask_iou, matched_ious
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.matching import match_results
 from boxel.evaluation.reading import clean_results
-from boxel.evaluation.report import report_detections
+from boxel.evaluation.report import write_report_on
 from boxel.evaluation.results import Result, filter_categories, has_masks, with_sound_masks
+from boxel.evaluation.scores import DetectionScores
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.evaluation.voc import region_ap
 
@@ -48,7 +50,8 @@ def evaluate_detections(
         * `images`, `instances`, `results`: counts;
         * `box`: metrics of :func:`~boxel.evaluation.coco.coco_ap` for boxes;
         * with masks in results and truth: `mask` and `boundary` (the same metrics), `mask_iou`
-          (:func:`~boxel.evaluation.coco.mask_iou`), `regions` (:func:`~boxel.evaluation.voc.region_ap`), and
+          (:func:`~boxel.evaluation.coco.mask_iou`, with `per_class`, `per_size` and `worst` of
+          :func:`~boxel.evaluation.breakdown.break_down`), `regions` (:func:`~boxel.evaluation.voc.region_ap`), and
           `baselines`: `mask`, `boundary` and `mask_iou` of each;
         * with masks in the results: `mean_fill`;
         * with a `report`: `analysis`, see :func:`~boxel.evaluation.analyze_detections`;
@@ -62,10 +65,21 @@ def evaluate_detections(
         >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
         >>> truth = example_scenes()
-        >>> evaluate_detections(truth, to_results(truth))["mask_iou"]
-        {'mask_iou': 1.0, 'matched': 5, 'instances': 5}
+        >>> metrics = evaluate_detections(truth, to_results(truth))
+        >>> metrics["mask_iou"]["mask_iou"], metrics["mask_iou"]["per_size"]["small"]["instances"]
+        (1.0, 5)
     """
-    config = config or EvaluateConfig()
+    return compare_detections(truth, results, config or EvaluateConfig(), file, positions)[0]
+
+
+def compare_detections(
+    truth: Annotations,
+    results: Sequence[Result],
+    config: EvaluateConfig,
+    file: str = "results",
+    positions: Sequence[int] | None = None,
+) -> tuple[dict[str, Any], DetectionScores]:
+    """Compute every metric of detections, see :func:`evaluate_detections`, and return what was compared too."""
     if not len(results):
         logger.warning("%s has no detections, so every instance counts as missed.", file)
     if positions is None:
@@ -85,12 +99,13 @@ def evaluate_detections(
         "box": coco_ap(truth, results, "bbox"),
     }
     metrics |= _compare_masks(sound, results, config, file)
-    if config.report is None:
-        return without_nan(metrics)
-    matches = find_matches(sound, results)
-    metrics = without_nan(metrics | {"analysis": summarize_matches(matches)})
-    report_detections(matches, metrics, config.report, file)
-    return metrics
+    scores = DetectionScores(find_matches(sound, results))
+    if config.report is not None:
+        metrics["analysis"] = summarize_matches(scores.matches)
+    metrics = without_nan(metrics)
+    if config.report is not None:
+        write_report_on(scores, metrics, config.report, file)
+    return metrics, scores
 
 
 def _compare_masks(
@@ -105,6 +120,7 @@ def _compare_masks(
         metrics["mean_fill"] = mean_fill(results)
     if masked and has_true_masks:
         metrics |= _mask_metrics(truth, results, config.boundary)
+        metrics["mask_iou"] |= break_down(truth, *matched_ious(truth, results))
         if config.regions:
             metrics["regions"] = region_ap(truth, results)
     elif masked and results:
@@ -150,22 +166,38 @@ def _warn_of_one_category(truth: Annotations, results: Sequence[Result], file: s
 # ---------------------------------------------------------------- table
 
 
+_KINDS = ("box", "mask", "boundary")
+_LEGEND = """\
+AP: mean over classes and IoUs of 0.5 to 0.95; AP25 to AP75 at one IoU; s, m and l: small, medium and large objects,
+below 32 x 32 pixels, below 96 x 96, and more. AR1 to AR100: recall with this many detections per image. found: share of
+the objects whose box is found; mask_iou, IoU@50, IoU@75: mean IoU of their masks, and shares above 0.5 and 0.75."""
+
+
 def format_detections(metrics: Mapping[str, Any]) -> str:
     """Format the metrics of :func:`evaluate_detections` as text, with a dash for what is undefined."""
     baselines = metrics.get("baselines", {})
-    rows = {name: metrics[name] for name in ("box", "mask", "boundary") if name in metrics}
+    rows = {name: metrics[name] for name in _KINDS if name in metrics}
     for name, scores in baselines.items():
         kinds = [kind for kind in ("mask", "boundary") if kind in scores]
         rows |= {f"{BASELINE_TITLES[name]}, {kind}": scores[kind] for kind in kinds}
     heads = [name for name in metrics["box"] if name != "per_class"]
     lines = [format_table([["", *heads], *([name, *map(row.get, heads)] for name, row in rows.items())])]
-    # Without an instance of the class, all are undefined.
-    classes = [name for name, ap in metrics["box"]["per_class"].items() if ap is not None]
-    if len(classes) > 1:
-        by_class = [[name, *(row["per_class"][name] for row in rows.values())] for name in classes]
-        lines += ["", format_table([["AP by class", *rows], *by_class])]
+    if "per_class" in metrics.get("mask_iou", {}):
+        by_class = {f"{name} AP": row["per_class"] for name, row in rows.items() if name in _KINDS}
+        by_size = {
+            f"{name} AP": {size: row[f"AP{size[0]}"] for size in SIZES}
+            for name, row in rows.items()
+            if name in _KINDS
+        }
+        lines += format_breakdown(metrics["mask_iou"], {"per_class": by_class, "per_size": by_size})
+    else:
+        # Without an instance of the class, all are undefined.
+        classes = [name for name, ap in metrics["box"]["per_class"].items() if ap is not None]
+        if len(classes) > 1:
+            by_name = [[name, *(row["per_class"][name] for row in rows.values())] for name in classes]
+            lines += ["", format_table([["AP by class", *rows], *by_name])]
     counts = f"{metrics['images']} images, {metrics['instances']} instances, {metrics['results']} detections"
-    return "\n".join([*lines, "", f"{counts}.", *_sentences(metrics, baselines)])
+    return "\n".join([*lines, "", f"{counts}.", *_sentences(metrics, baselines), "", _LEGEND])
 
 
 def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iterable[str]:

@@ -17,6 +17,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.dataset import ImageDataset, collate
 from boxel.training.config import TrainConfig
 from boxel.training.schedule import Plan, build_optimizer, build_scheduler, lr_factor
+from boxel.viz.drawing import draw_truth
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,10 @@ class Task(pl.LightningModule):
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """Draw the predictions on an (H, W, 3) RGB image, the one at an index of the validation data."""
         raise NotImplementedError
+
+    def truth_picture(self, data: Annotations, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """Draw what is true of an image of the validation data, in the colors of the predictions."""
+        return draw_truth(data, index, image)
 
 
 def gather_by_image(results: dict[Any, Any], processes: int) -> dict[Any, Any]:

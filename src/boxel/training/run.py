@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import recognize
-from boxel.evaluation import evaluate
+from boxel.data.label_maps import has_pixel_labels
+from boxel.evaluation import EvaluateConfig, evaluate
 from boxel.training.config import TrainConfig
 from boxel.training.log import is_first_process, rank_zero_logger
 from boxel.training.settings import Run, check_unused, is_finished, resolve_run
 from boxel.training.small import announce_recipe, choose_recipe
 from boxel.utils.errors import check_path, naming_extra
 from boxel.utils.locks import lock_folder
+from boxel.viz.report import write_training_report
 
 if TYPE_CHECKING:
     from boxel.models.io import Model
@@ -107,11 +109,19 @@ def train(
 
 
 def _write_report(run: Run, validation: Annotations | None) -> None:
-    """Write the report of an instance segmenter that was validated into its folder."""
-    if run.method.kind == "detector" and validation is not None:
-        page = run.out / "report.html"
-        logger.info("predicting on the validation images for %s", page)
-        evaluate(run.out, validation, report=str(page), boundary=False, device=run.settings.device)
+    """Write the report on a run into its folder, with an evaluation if there is something to compare with."""
+    page, kind = run.out / "report.html", run.method.kind
+    is_known = validation is not None
+    if validation is not None and kind == "segmenter":
+        is_known = bool(has_pixel_labels(validation).any())
+    if validation is not None and kind == "box_to_mask":
+        is_known = bool((validation.has_mask & ~validation.iscrowd).any())
+    if validation is None or not is_known:
+        write_training_report(run.out, page)
+        return
+    logger.info("predicting on the validation images for %s", page)
+    config = EvaluateConfig(report=str(page), boundary=kind != "detector", device=run.settings.device)
+    evaluate(run.out, validation, config=config)
 
 
 def _check_sources(

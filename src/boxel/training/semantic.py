@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from boxel.data.annotations import Annotations
 from boxel.data.dataset import SemanticDataset
-from boxel.data.label_maps import IGNORE_INDEX, has_pixel_labels
+from boxel.data.label_maps import IGNORE_INDEX, build_class_lookup, has_pixel_labels, make_label_map
 from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import RandomScaleCrop
 from boxel.evaluation.semantic import semantic_metrics
@@ -110,6 +110,14 @@ class SemanticTask(Task):
         probabilities = self.predict(torch.from_numpy(image).permute(2, 0, 1).to(self.device))
         names = [category.name for category in self.model.categories]
         return overlay_labels(image, probabilities.argmax(0).cpu().numpy(), names)
+
+    def truth_picture(self, data: Annotations, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """Draw the true classes on a validation image, if they are known."""
+        if not has_pixel_labels(data)[index]:
+            return super().truth_picture(data, image, index)
+        table = build_class_lookup(data, self.model.categories)
+        names = [category.name for category in self.model.categories]
+        return overlay_labels(image, table[make_label_map(data, index, image.shape[:2])], names)
 
     def predict(self, image: Tensor) -> Tensor:
         """Return (K, H, W) the probabilities of the classes at each pixel of a (3, H, W) uint8 image."""

@@ -193,6 +193,19 @@ def draw_thumbnail(data: Annotations, image: int, pixels: NDArray[np.uint8], sid
     return _Artist(data, None, [None] * len(data), config).draw(image, pixels, side)
 
 
+def draw_truth(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw the objects of an image in the colors in which a model that learns these classes draws its predictions."""
+    artist = _Artist(data, None, [None] * len(data), DrawConfig())
+    artist.colors = list(range(len(data.categories)))
+    return artist.draw(image, pixels)
+
+
+def join_with_truth(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Put two drawings of an image side by side, each under its caption."""
+    width = max(truth.shape[1], prediction.shape[1])  # one may be enlarged
+    return _join_panels([_widen(panel, width) for panel in (truth, prediction)], ("truth", "prediction"))
+
+
 def number_colors(data: Annotations, first: Annotations | None = None) -> list[int]:
     """Return the number of each category's color: its id if all ids are small, else its position.
 
@@ -266,14 +279,14 @@ class _Artist:
         scale = 1.0 if side is None else min(1.0, side / max(size))
         if data.label_maps[image] is not None and not len(data.instances_in(image)):
             names = [category.name for category in pixel_classes(data)]
-            labels = _shrink(make_label_map(data, image, size), scale, cv2.INTER_NEAREST)
-            return overlay_labels(_shrink(pixels, scale), labels, names)
+            labels = shrink(make_label_map(data, image, size), scale, nearest=True)
+            return overlay_labels(shrink(pixels, scale), labels, names)
         objects = self._objects(data, image, size, colors)
         if side is None:
             return draw_objects(pixels, objects, self.config, scale=None)
         small = _shrink_objects(objects, scale)
         larger = max(1, side // max(size))
-        return draw_objects(_shrink(pixels, scale), small, self.config, scale=larger, legend=False)
+        return draw_objects(shrink(pixels, scale), small, self.config, scale=larger, legend=False)
 
     def _objects(
         self, data: Annotations, image: int, size: tuple[int, ...], colors: Sequence[int]
@@ -328,11 +341,11 @@ def _widen(panel: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(panel, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
-def _shrink(
-    pixels: NDArray[np.uint8], scale: float, interpolation: int = cv2.INTER_AREA
-) -> NDArray[np.uint8]:
+def shrink(pixels: NDArray[np.uint8], scale: float, nearest: bool = False) -> NDArray[np.uint8]:
+    """Return a smaller (H, W, 3) image, or by the ``nearest`` pixels (H, W) labels."""
     if scale == 1:
         return pixels
+    interpolation = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
     return np.asarray(cv2.resize(pixels, size, interpolation=interpolation), dtype=np.uint8)
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from boxel.utils.errors import BoxelError, missing_extra
+from boxel.utils.errors import missing_extra
+from boxel.viz.curves import Curve, group_curves, read_curves
+from boxel.viz.names import describe_measure
 from boxel.viz.output import writing_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_Curve: TypeAlias = tuple[list[float], list[float]]
-"""Steps and values."""
 
 
 def _make_figure(width: float, height: float) -> Figure:
@@ -49,11 +45,7 @@ def plot_curves(csv_path: str | os.PathLike[str], out: str | os.PathLike[str]) -
 
     Most cells of the `metrics.csv` are empty, since each row holds what was logged at one moment.
     """
-    panels: dict[str, dict[str, _Curve]] = {"losses": {}, "validation": {}, "learning rate": {}}
-    for name, curve in _read_curves(Path(csv_path)).items():
-        panel = "losses" if "loss" in name else "learning rate" if name.startswith("lr") else "validation"
-        if not name.startswith("weight/"):  # weights of losses are settings, not results
-            panels[panel][name] = curve
+    panels = group_curves(read_curves(csv_path))
     if not panels["learning rate"]:
         del panels["learning rate"]
     figure = _make_figure(9, 3.2 * len(panels))
@@ -64,11 +56,13 @@ def plot_curves(csv_path: str | os.PathLike[str], out: str | os.PathLike[str]) -
     _save_figure(figure, out)
 
 
-def _plot_panel(axes: Axes, title: str, curves: Mapping[str, _Curve]) -> None:
+def _plot_panel(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
     for name, (steps, values) in curves.items():
         # One marker per value as long as they do not merge.
         marker = "o" if len(steps) < 40 else None
-        axes.plot(steps, values, label=name, linewidth=1.2, marker=marker, markersize=3)
+        axes.plot(
+            steps, values, label=describe_measure(name).name, linewidth=1.2, marker=marker, markersize=3
+        )
     axes.set(title=title)
     if title == "validation" and all(min(values) >= 0 for _, values in curves.values()):
         axes.set_ylim(bottom=0)
@@ -77,32 +71,6 @@ def _plot_panel(axes: Axes, title: str, curves: Mapping[str, _Curve]) -> None:
         axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     else:
         axes.text(0.5, 0.5, "nothing logged yet", ha="center", va="center", transform=axes.transAxes)
-
-
-def _read_curves(path: Path) -> dict[str, _Curve]:
-    """Read each column except the counters as a curve, without cells that are empty or not finite."""
-    curves: dict[str, _Curve] = {}
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.DictReader(file)):
-                step = _parse_number(row.get("step"))
-                for name, cell in row.items():
-                    value = None if name in (None, "step", "epoch") else _parse_number(cell)
-                    if value is not None:
-                        steps, values = curves.setdefault(name, ([], []))
-                        steps.append(1 + (number if step is None else step))  # as the log counts
-                        values.append(value)
-    except OSError as error:
-        raise BoxelError(f"{path}: cannot be read ({error.strerror}); name a run's metrics.csv.") from error
-    return curves
-
-
-def _parse_number(cell: Any) -> float | None:
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
 
 
 def plot_affinity(table: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -> None:

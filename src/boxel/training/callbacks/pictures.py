@@ -15,6 +15,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.training.lit_module import Task
 from boxel.utils.errors import BoxelError
+from boxel.viz.drawing import join_with_truth
 from boxel.viz.output import contact_sheet, save_image
 from boxel.viz.plots import plot_curves
 
@@ -22,22 +23,26 @@ NUM_IMAGES = 6  # per picture
 
 
 def draw_samples(
-    data: Annotations, draw: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]], path: Path
+    data: Annotations,
+    draw: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]],
+    path: Path,
+    columns: int = 3,
+    cell: int = 400,
 ) -> None:
     """Draw on some images of a dataset, evenly spaced, by a function of (H, W, 3) RGB pixels and an index.
 
-    The drawings are written as one; images that cannot be read are left out.
+    The drawings are written as one, in cells of so many pixels; images that cannot be read are left out.
     """
     drawn = []
     for index in np.linspace(0, len(data) - 1, min(NUM_IMAGES, len(data))).round().astype(int).tolist():
         with suppress(BoxelError):  # reported where the image is trained or validated on
             drawn.append(draw(read_image(data.image_path(index)), index))
     if drawn:
-        save_image(contact_sheet(drawn, columns=3, cell=400), path)
+        save_image(contact_sheet(drawn, columns, cell), path)
 
 
 class SamplePictures(pl.Callback):
-    """Draw predictions on some validation images, in `samples/` of the run folder."""
+    """Draw predictions on some validation images beside the truth, in `samples/` of the run folder."""
 
     def __init__(self, folder: Path, data: Annotations):
         self.folder, self.data = folder, data
@@ -46,7 +51,14 @@ class SamplePictures(pl.Callback):
         """Write a picture, while the averaged weights, if any, are still in place."""
         if trainer.is_global_zero:
             path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
-            draw_samples(self.data, cast(Task, pl_module).picture, path)
+            task = cast(Task, pl_module)
+
+            def draw(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+                return join_with_truth(
+                    task.truth_picture(self.data, image, index), task.picture(image, index)
+                )
+
+            draw_samples(self.data, draw, path, columns=2, cell=720)
 
 
 class Curves(pl.Callback):

@@ -14,37 +14,34 @@ from boxel.masks.crops import crop, crop_spans
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError
 from boxel.viz.config import DrawConfig
-from boxel.viz.output import encode_image
 from boxel.viz.overlays import Objects, draw_objects
+from boxel.viz.report.render import embed
 
 SIDE = 480
 """Longer side of a picture, in pixels."""
 
 _MARGIN = 0.2  # of the image on each side of a box, as a share of its longer side
 _MIN_PIXELS = 48.0  # of the image, so that a picture of a tiny box shows where it is
-_WEBP_QUALITY = 80
 
 
-def draw_masks(data: Annotations, instances: Iterable[int]) -> dict[int, bytes | str]:
-    """Draw instances that have a mask: the image around the box, the mask tinted and rimmed, and the box.
+def draw_masks(
+    data: Annotations, instances: Iterable[int], side: int = SIDE
+) -> dict[int, dict[str, str] | str]:
+    """Draw instances: the image around the box, the mask tinted and rimmed, and the box.
 
-    Each image is read once. By instance it returns a WebP file of `SIDE` pixels, or the message of the error.
+    Each image is read once. By instance it returns a picture of ``side`` pixels named `mask`, or the message of the
+    error.
     """
     read = lru_cache(maxsize=1)(read_image)
-    drawn: dict[int, bytes | str] = {}
+    drawn: dict[int, dict[str, str] | str] = {}
     for instance in sorted(instances, key=lambda one: data.image_index[one]):
         try:
             image = read(data.image_path(int(data.image_index[instance])))
-            drawn[instance] = _encode(data, instance, image)
+            rle = data.rle(instance, (image.shape[0], image.shape[1]))
+            drawn[instance] = {"mask": embed(draw_picture(image, data.boxes[instance], rle, side))}
         except BoxelError as error:
             drawn[instance] = str(error)
     return drawn
-
-
-def _encode(data: Annotations, instance: int, image: NDArray[np.uint8]) -> bytes:
-    height, width = image.shape[:2]
-    picture = draw_picture(image, data.boxes[instance], data.rle(instance, (height, width)))
-    return encode_image(picture, "WEBP", quality=_WEBP_QUALITY)
 
 
 def draw_picture(

@@ -1,4 +1,4 @@
-"""Take the pictures of the review page in the guides, in Chromium.
+"""Take the pictures of the review page and of reports in the guides, in Chromium.
 
 python docs/screenshots.py
 
@@ -21,6 +21,8 @@ from playwright.sync_api import Page, sync_playwright
 
 import boxel
 from boxel.data.samples import sample_images
+from boxel.evaluation import compare
+from boxel.viz import write_report
 
 IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = {"width": 1120, "height": 640}
@@ -33,7 +35,14 @@ def main() -> None:
         names = [Path(path).name for path in data.paths]
         for path, name in zip(data.paths, names, strict=True):
             shutil.copyfile(path, Path(folder, name))
-        boxel.label(replace(data.without_masks(), root=Path(folder), paths=names), out=masks)
+        truth = replace(data, root=Path(folder), paths=names, file="val_masks.json")
+        labeled = boxel.label(truth.without_masks(), out=masks)
+        write_report(labeled, Path(folder, "report.html"))
+        cut = boxel.label(truth.without_masks(), teacher="grabcut", out=Path(folder, "grabcut.json"))
+        assert cut.file, "the comparison names the file"
+        compare(
+            [masks, Path(folder, "grabcut.json")], truth, images=folder, report=Path(folder, "compare.html")
+        )
         server = subprocess.Popen(
             [sys.executable, "-m", "boxel", "review", str(masks)], stdout=subprocess.PIPE, text=True
         )
@@ -49,8 +58,17 @@ def main() -> None:
             page.wait_for_selector("#object-view:not([hidden])")
             page.keyboard.press("p")
             take(page, "review_object.jpg")
+            take_report(page, Path(folder, "report.html"), "#all-boxes", "report_boxes.jpg")
+            take_report(page, Path(folder, "compare.html"), "#images-that-differ", "report_compare.jpg")
         finally:
             server.terminate()
+
+
+def take_report(page: Page, file: Path, section: str, name: str) -> None:
+    """Write what a report shows from a section on."""
+    page.goto(file.as_uri())
+    page.evaluate("section => document.querySelector(section).scrollIntoView()", section)
+    take(page, name)
 
 
 def take(page: Page, name: str) -> None:

@@ -28,10 +28,13 @@ def files(tmp_path):
 
 def test_differences_and_intervals_of_ap(files):
     truth, everything, half = files
-    found = compare([everything, half], truth, boundary=False)
+    found = compare([everything, half], truth)
     first, second = found.metrics["mask_AP"]
     pair = paired_bootstrap(truth, json.loads(half.read_text()), json.loads(everything.read_text()))
-    assert (first, second["value"]) == ({"run": "all.json", "value": pytest.approx(1)}, pytest.approx(pair["a"]))
+    assert (first, second["value"]) == (
+        {"run": "all.json", "value": pytest.approx(1)},
+        pytest.approx(pair["a"]),
+    )
     assert second["difference"] == pytest.approx(pair["a"] - pair["b"])
     # All APs of the first are 1, so the interval of the ratio is that of the difference, plus 1.
     assert (second["low"] + 1, second["high"] + 1) == pytest.approx((pair["low"], pair["high"]))
@@ -52,7 +55,11 @@ def test_a_difference_is_of_the_same_samples_of_images():
 
 
 def test_metrics_of_masks_are_weighted_by_the_draws(make_truth, rectangle):
-    masks = [rectangle(40, 40, 0, 0, 20, 20), rectangle(40, 40, 0, 0, 20, 20), rectangle(40, 40, 20, 20, 40, 40)]
+    masks = [
+        rectangle(40, 40, 0, 0, 20, 20),
+        rectangle(40, 40, 0, 0, 20, 20),
+        rectangle(40, 40, 20, 20, 40, 40),
+    ]
     rows = [{"mask": mask, "image": k, "label": int(k > 1)} for k, mask in enumerate(masks)]
     truth = make_truth([(40, 40)] * 3, rows, (1, 2))
     scores = MaskScores(truth, truth, (np.array([0.5, 1.0, 0.8]), np.arange(3), np.arange(3)))
@@ -68,7 +75,9 @@ def test_the_command_prints_and_writes_a_page(files, tmp_path, capsys):
     truth, everything, half = files
     (tmp_path / "runs").mkdir()
     given = ["compare", str(everything), str(half), str(tmp_path / "val.json"), "--images", str(truth.root)]
-    assert main([*given, "--report", str(tmp_path / "page.html"), "--json", str(tmp_path / "found.json")]) == 0
+    assert (
+        main([*given, "--report", str(tmp_path / "page.html"), "--json", str(tmp_path / "found.json")]) == 0
+    )
     out = capsys.readouterr().out
     assert re.search(r"mask AP +half\.json +0\.\d{3} +-0\.\d{3} +-0\.\d{3} +-0\.\d{3}\n", out)
     assert json.loads((tmp_path / "found.json").read_text())["metrics"]["mask_AP"][0]["value"] == 1

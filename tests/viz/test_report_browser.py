@@ -57,7 +57,7 @@ def pages(tmp_path_factory):
     evaluate(data, data, baselines=["box"], report=str(pages["given boxes"]))
     evaluate(folder / "maps", data, report=str(pages["pixels"]))
     write_training_report(write_run(folder / "run"), pages["training"])
-    compare([folder / "a.json", folder / "b.json"], data, report=pages["comparison"], boundary=False)
+    compare([folder / "a.json", folder / "b.json"], data, report=pages["comparison"])
     return pages
 
 

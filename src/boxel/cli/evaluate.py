@@ -80,17 +80,13 @@ def _compare_options() -> list[Option]:
 
     subjects = "two or more of what `boxel evaluate` takes, and last the annotations to compare with"
     report = "write an HTML page on the comparison to this file"
-    left_out = ("trimap", "report", "results", "regions", "baselines", "saliency")
+    left_out = ("trimap", "report", "results", "boundary", "regions", "baselines", "saliency")
     return [
         Option("subjects", subjects, positional=True, several=True),
         *DATA[1:],
         Option("report", report, metavar="HTML"),
         Option("json", JSON_HELP, metavar="FILE"),
-        *(
-            option
-            for option in settings_options(EvaluateConfig(boundary=False))
-            if option.dest not in left_out
-        ),
+        *(option for option in settings_options(EvaluateConfig()) if option.dest not in left_out),
     ]
 
 
@@ -106,7 +102,7 @@ def _compare(given: dict[str, Any]) -> int:
         raise UsageError(
             "name two runs or more, and last the annotations: boxel compare runs/a runs/b val.json."
         )
-    comparison = compare(subjects, truth, **{"boundary": False, **given})
+    comparison = compare(subjects, truth, **given)
     if file:
         write_json(vars(comparison), file)
     if file != "-":

@@ -16,7 +16,7 @@ from boxel.data import Annotations
 from boxel.evaluation.bootstrap import draw_images, paired_difference
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.report import draw_image
-from boxel.evaluation.run import Evaluation, evaluate
+from boxel.evaluation.run import Evaluation, evaluate, subject_kind
 from boxel.evaluation.scores import Scores
 from boxel.evaluation.summary import without_nan
 from boxel.evaluation.tables import format_cell, format_table
@@ -116,6 +116,8 @@ def compare(
     if len(subjects) < 2:
         raise UsageError("a comparison needs two runs or more; name another one.")
     names = _name(subjects)
+    if "boundary" not in settings and subject_kind(subjects[0]) in ("detector", "results"):
+        settings["boundary"] = False  # which would take longest, and is not compared
     found: list[Evaluation] = []
     for subject in subjects:
         found.append(

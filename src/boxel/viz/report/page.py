@@ -212,9 +212,9 @@ def _list_boxes(
     labels, label = np.unique(data.labels[order], return_inverse=True)
     sources = {source: k for k, source in enumerate(dict.fromkeys(s or "" for s in data.source[order]))}
     sides = np.where(data.has_box[:, None], data.boxes[:, 2:] - data.boxes[:, :2], 0).round(1)
-    rows = []
+    rows, masked = [], data.has_segmentation
     for k, i in enumerate(order.tolist()):
-        state = ["no mask"] * (not data.has_segmentation[i]) + ["not trusted"] * (not data.trusted[i])
+        state = ["no mask"] * (not masked[i]) + ["not trusted"] * (not data.trusted[i])
         state += [f"box: {suspects[i]}"] if i in suspects else []
         known = round(float(quality[i]), 4) if np.isfinite(quality[i]) else None
         box = [int(side) if side == int(side) else side for side in sides[i].tolist()]

@@ -94,7 +94,7 @@ def _environment() -> Environment:
 
 def embed(image: NDArray[np.uint8], quality: int = 80) -> str:
     """Return the address of a picture that is in the page itself."""
-    return embed_file(encode_image(image, "WEBP", quality=quality), "webp")
+    return embed_file(encode_image(image, "WEBP", quality=quality, method=2), "webp")
 
 
 def embed_file(content: bytes, kind: str) -> str:

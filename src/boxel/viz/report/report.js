@@ -84,7 +84,7 @@ if (list) {
         const button = create("button", cell);
         button.type = "button";
         button.className = "zoom";
-        button.dataset.caption = `${values[3]} ${values[4] ?? ""}, ${values[1]}, annotation ${values[2]}`;
+        button.dataset.caption = `${values[3]} ${values[4]?.toFixed(3) ?? ""}, ${values[1]}, annotation ${values[2]}`;
         button.ariaLabel = `Enlarge annotation ${values[2]}`;
         const picture = create("img", create("span", button));
         picture.alt = `mask of ${values[3]}`;

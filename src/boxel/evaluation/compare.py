@@ -116,13 +116,13 @@ def compare(
     if len(subjects) < 2:
         raise UsageError("a comparison needs two runs or more; name another one.")
     names = _name(subjects)
-    if "boundary" not in settings and subject_kind(subjects[0]) in ("detector", "results"):
-        settings["boundary"] = False  # which would take longest, and is not compared
     found: list[Evaluation] = []
+    given: dict[str, Any] = {"images": images, "class_list": class_list, "config": config, **settings}
     for subject in subjects:
-        found.append(
-            evaluate(subject, truth, images=images, class_list=class_list, config=config, **settings)
-        )
+        own = dict(given)
+        if subject_kind(subject) in ("detector", "results"):
+            own.setdefault("boundary", False)  # which would take longest, and is not compared
+        found.append(evaluate(subject, truth, **own))
         kinds = [_KINDS.get(one.kind, "pixels") for one in found]
         if kinds[0] != kinds[-1]:
             raise UsageError(

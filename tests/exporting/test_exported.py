@@ -101,6 +101,14 @@ def test_a_detector_finds_what_torch_finds(
         same(*pair)
 
 
+def test_instances_in_tiles_are_those_of_torch(
+    boxinst: Any, exported: Any, pixels: NDArray[np.uint8]
+) -> None:
+    model = boxinst()
+    given = {"short_side": 96, "max_size": 96, "tile": 80}
+    same(model.predict(pixels, **given), load(exported(model, "plain")).predict(pixels, **given))
+
+
 @pytest.mark.parametrize("method", ["fcrn", "boxsup"])
 def test_a_segmenter_gives_the_label_maps_of_torch(
     segmenter: Any, exported: Any, pixels: NDArray[np.uint8], method: str
@@ -108,7 +116,7 @@ def test_a_segmenter_gives_the_label_maps_of_torch(
     model = segmenter(method)
     found = load(exported(model, method))
     assert isinstance(found, ExportedSegmenter)
-    for given in ({}, {"long_side": 133}, {"long_side": None}):
+    for given in ({}, {"long_side": 133}, {"long_side": None}, {"long_side": 96, "tile": 80}):
         expected, ours = model.predict(pixels, **given), found.predict(pixels, **given)
         assert len(np.unique(expected.labels)) > 1 and ours.classes == expected.classes
         assert (ours.labels == expected.labels).mean() >= 0.999
@@ -162,13 +170,13 @@ def test_settings_that_a_file_cannot_follow_are_refused(
         model.to("cuda")
 
 
-@pytest.mark.parametrize("setting", ["crf", "flip", "tile", "shifts"])
+@pytest.mark.parametrize("setting", ["crf", "flip", "shifts"])
 def test_settings_that_an_exported_segmenter_cannot_follow_are_refused(
     segmenter: Any, exported: Any, pixels: NDArray[np.uint8], setting: str
 ) -> None:
     model = load(exported(segmenter("fcrn"), "fcrn"))
     with pytest.raises(UsageError, match=f"`{setting}` cannot be used with an exported file"):
-        model.predict(pixels, **{setting: 64 if setting in ("tile", "shifts") else True})
+        model.predict(pixels, **{setting: 64 if setting == "shifts" else True})
 
 
 def test_files_that_cannot_be_used_are_refused_in_a_sentence(

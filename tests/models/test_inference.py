@@ -3,8 +3,14 @@
 The model is a stand-in that detects bright rectangles, so that every box and mask can be worked out by hand.
 """
 
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.masks.rle import encode
+from boxel.masks.rle import encode, mask_iou
 from boxel.models.detector import Detections, Detector, full_image_detections
 from boxel.models.inference import (
     InferenceConfig,
@@ -21,7 +27,7 @@ from boxel.models.inference import (
     predict_batch,
 )
 from boxel.models.instances import Instances
-from boxel.models.prediction import iter_predictions
+from boxel.models.prediction import iter_predictions, predict
 from boxel.utils.errors import BoxelError, UsageError
 
 
@@ -440,3 +446,174 @@ def test_instances_hold_arrays_and_no_tensors():
     assert isinstance(instances, Instances)
     assert all(isinstance(v, np.ndarray) for v in (instances.boxes, instances.scores, instances.labels))
     assert isinstance(instances.rles[0]["counts"], str)
+
+
+# ---------------------------------------------------------------- tiles
+
+
+class BlobFinder(Detector):
+    """Detects each bright blob of an image, as far as it is visible."""
+
+    def __init__(self):
+        super().__init__(1, SimpleNamespace(nms_threshold=0.6, max_detections=100))
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.input_sizes = []
+
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        found = []
+        for image in images:
+            self.input_sizes.append(tuple(image.shape[1:]))
+            bright = (image.mean(0) > 0.5).numpy().astype(np.uint8)
+            count, blobs, stats, _ = cv2.connectedComponentsWithStats(bright)
+            boxes = torch.tensor(stats[1:, :4].astype(np.float32)).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            masks = torch.from_numpy(np.stack([blobs == k + 1 for k in range(count - 1)] or [bright[:0]]))
+            scores = torch.full((count - 1,), 0.9)
+            logits = masks.float()[: count - 1] * 20 - 10
+            windows = torch.tensor([0.0, 0, image.shape[2], image.shape[1]]).expand(count - 1, 4)
+            found.append(Detections(boxes, scores, torch.zeros(count - 1).long(), logits, windows, windows))
+        return found
+
+
+@pytest.fixture
+def blobs():
+    """(400, 600, 3): discs apart from each other, one of them larger than a tile of 128 pixels, and a ring."""
+    pixels = np.zeros((400, 600, 3), dtype=np.uint8)
+    for x, y, radius in [
+        (60, 60, 9),
+        (128, 60, 20),
+        (97, 130, 30),
+        (300, 220, 90),
+        (500, 90, 50),
+        (597, 397, 30),
+    ]:
+        cv2.circle(pixels, (x, y), radius, (255, 255, 255), -1)
+    cv2.ellipse(pixels, (120, 310), (90, 60), 20, 0, 360, (255, 255, 255), 12)
+    return pixels
+
+
+@pytest.mark.parametrize("settings", [{}, {"flip": True}, {"scales": (1.0, 0.5)}])
+def test_objects_in_tiles_are_those_of_the_whole_image(blobs, settings) -> None:
+    model = BlobFinder()
+    whole = model.predict(blobs, short_side=None)
+    assert len(whole) == 7
+    tiled = model.predict(blobs, short_side=128, max_size=128, tile=128, **settings)
+    assert len(tiled) == 7 and tiled.image_size == (400, 600)
+    for instance in whole:
+        ious = [mask_iou(instance.rles[0], rle) for rle in tiled.rles]
+        assert sorted(iou > 0.1 for iou in ious) == [False] * 6 + [True]
+        assert max(ious) >= 0.95
+
+
+def test_a_tile_that_shows_too_little_is_refused() -> None:
+    with pytest.raises(BoxelError, match="tile is 16; give a number from 32 up"):
+        InferenceConfig(tile=16)
+
+
+@pytest.mark.parametrize(("short_side", "expected"), [(128, (128, 128)), (64, (64, 64)), (256, (256, 256))])
+def test_tiles_are_resized_like_images_of_their_size(blobs, short_side, expected) -> None:
+    model = BlobFinder()
+    model.predict(blobs, short_side=short_side, max_size=1000, tile=128)
+    assert set(model.input_sizes) == {expected} and len(model.input_sizes) == 4 * 6
+    model.input_sizes.clear()
+    model.predict(blobs[:100, :120], short_side=50, max_size=1000, tile=128)  # no larger than a tile
+    assert model.input_sizes == [(50, 60)]
+    model.input_sizes.clear()
+    model.predict(blobs[:64], short_side=short_side, max_size=1000, tile=128)  # thin tiles, at the same scale
+    assert set(model.input_sizes) == {(expected[0] // 2, expected[1])}
+
+
+def test_a_folder_is_predicted_in_tiles_with_as_many_per_pass_as_wanted(blobs, tmp_path) -> None:
+    Image.fromarray(blobs).save(tmp_path / "a.png")
+    Image.fromarray(blobs[::-1]).save(tmp_path / "b.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
+    model, errors = BlobFinder().eval(), []
+    config = InferenceConfig(short_side=128, max_size=128, tile=128)
+    passes = []
+    detect = model.detect
+    model.detect = lambda images: passes.append(len(images)) or detect(images)
+    sources = sorted(tmp_path.glob("*.png"))
+    found = list(iter_predictions(model, sources, config, batch_size=5, errors=errors))
+    assert [prediction.index for prediction in found] == [0, 1] and [len(one.result) for one in found] == [
+        7,
+        7,
+    ]
+    assert passes == [5, 5, 5, 5, 4] * 2 and len(errors) == 1 and "torn.png" in errors[0]
+    assert found[0].size == (400, 600) and found[0].image.shape == (400, 600, 3)
+
+
+def test_an_image_that_is_shrunk_to_less_than_a_quarter_is_announced_once(blobs, tmp_path, caplog) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(blobs).save(tmp_path / name)
+    model, sources = BlobFinder().eval(), sorted(tmp_path.glob("*.png"))
+    list(iter_predictions(model, sources, InferenceConfig(short_side=100, max_size=1000)))
+    list(iter_predictions(model, sources, InferenceConfig(short_side=80, max_size=80, tile=400)))
+    assert caplog.messages == []
+    list(iter_predictions(model, sources, InferenceConfig(short_side=90, max_size=1000)))
+    (message,) = caplog.messages
+    assert (
+        message.startswith(f"{sources[0]}: its 600 x 400 pixels are shrunk to 135 x 90")
+        and "`tile`" in message
+    )
+
+
+def test_predicting_a_geotiff_reads_parts_alone_and_writes_geojson(blobs, tmp_path, monkeypatch) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    layout = {"tiled": True, "blockxsize": 128, "blockysize": 128, "photometric": "rgb", "crs": "EPSG:32633"}
+    transform = rasterio.transform.from_origin(389000, 5819000, 0.5, 0.5)
+    with rasterio.open(
+        *(tmp_path / "a.tif", "w"), "GTiff", 600, 400, 3, dtype="uint8", transform=transform, **layout
+    ) as file:
+        file.write(blobs.transpose(2, 0, 1))
+    monkeypatch.setattr("boxel.data.images.MAX_PIXELS", 100_000)
+    model = BlobFinder().eval()
+    summary = predict(
+        model, tmp_path / "a.tif", tmp_path / "a.geojson", short_side=128, max_size=128, tile=128
+    )
+    features = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert summary.instances == len(features) == 7
+    assert features[0]["properties"] == {"category": "0", "score": 0.9, "image": "a.tif"}
+    with pytest.raises(BoxelError, match="more than 100000 pixels"):
+        model.predict(tmp_path / "a.tif")
+    monkeypatch.undo()
+    Image.fromarray(blobs).save(tmp_path / "b.png")
+    with pytest.raises(BoxelError, match=r"b.png: the image has no coordinate system"):
+        predict(model, tmp_path / "b.png", tmp_path / "b.geojson")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+def test_a_large_tiff_is_never_held_as_a_whole(tmp_path) -> None:
+    """Of 8000 x 8000 pixels, 192 MB, no more than some tiles are in memory."""
+    rasterio = pytest.importorskip("rasterio")
+    layout = {
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
+        "compress": "deflate",
+        "photometric": "rgb",
+    }
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 8000, 8000, 3, dtype="uint8", **layout) as file:
+        file.write(np.full((3, 100, 100), 255, np.uint8), window=((950, 1050), (950, 1050)))
+    code = f"""
+    import os, resource, sys
+    os.environ["GDAL_CACHEMAX"] = "16"
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    from test_inference import BlobFinder
+    from boxel.models import InferenceConfig
+    from boxel.models.tiles import predict_in_tiles
+    from boxel.data.windows import open_windows
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    model, config = BlobFinder().eval(), InferenceConfig(short_side=256, max_size=256, tile=1000)
+    before = []
+    with open_windows({str(tmp_path / "a.tif")!r}) as image:
+        from boxel.masks.boxes import Region
+        image.read(Region(0, 0, 1000, 1000))
+        before = peak()
+        found = predict_in_tiles(image, model.predict_batch, config)
+    print(len(found), found.rles[0]["size"], peak() - before < 100)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
+    assert run.stdout.strip() == "1 [8000, 8000] True", run.stderr

@@ -173,7 +173,7 @@ def test_boxes_are_found_by_path_if_names_repeat(boxcaseg, images, tmp_path) -> 
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        ("detector", {"tile": 64}, "`tile` does nothing here, since BoxInst is not a semantic model"),
+        ("detector", {"shifts": 2}, "`shifts` does nothing here, since BoxInst is not a semantic model"),
         ("detector", {"detector": "boxcaseg"}, "BoxInst predicts without boxes; remove `detector`"),
         ("detector", {"conf": 0.5}, "did you mean 'score_threshold'?"),
         ("detector", {"batch_size": 0}, "`batch_size` is 0"),

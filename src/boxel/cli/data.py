@@ -10,7 +10,7 @@ from boxel.cli.options import DATA, Command, Option
 def _convert_options() -> list[Option]:
     to = (
         "format to write: coco, yolo, yolo-obb, darknet, voc, sbd, labelme, cvat, label-studio, fiftyone, salient, "
-        "semantic, parquet; by default coco for a .json file, parquet for a .parquet file"
+        "semantic, parquet, geojson; by default coco for .json, parquet for .parquet, geojson for .geojson"
     )
     source = "format of the annotations, if it is not recognized"
     polygons = "write polygons instead of pixels to COCO, CVAT and Label Studio"

@@ -20,8 +20,8 @@ def _predict_options() -> list[Option]:
     from boxel.utils.config import PositiveInt
 
     out = (
-        "COCO results file (default: predictions.json), or the folder of the label maps of a semantic model "
-        "(default: predictions)"
+        "COCO results file (default: predictions.json), a .geojson file for GeoTIFFs, or the folder of the label maps "
+        "of a semantic model (default: predictions)"
     )
     draw = (
         "folder for the images and videos with the predictions drawn on them, or a video if the source is one"

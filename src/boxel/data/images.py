@@ -6,6 +6,7 @@ The policy on EXIF rotation: pixels are shown upright, and sizes and boxes refer
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ from boxel.data.video import read_frame
 from boxel.utils.errors import BoxelError
 from boxel.utils.frames import split_frame, stored_in
 
+logger = logging.getLogger(__name__)
+
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused unread; Pillow too takes such an image for a decompression bomb."""
 
@@ -32,6 +35,10 @@ SUFFIXES = frozenset(
     | {".heif", ".jp2", ".ppm", ".pgm", ".pbm"}
 )
 """Suffixes, in lower case, of the files that are taken for images when a folder is searched."""
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two of more than 4 GB
+_SAMPLES = 277  # the tag of a TIFF that counts bands
+_announced: set[int] = set()
 
 _BAND_PIXELS = 1 << 22  # that are converted at once
 
@@ -205,14 +212,33 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise ImageError(kind, message, bytes=size, reason=reason) from error
 
 
+def is_tiff(head: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a TIFF."""
+    return head[:4] in _TIFF
+
+
+def announce_bands(path: str | os.PathLike[str], count: int) -> None:
+    """Warn once of images of so many bands that not all of them are used, alpha channels apart."""
+    if count > 4 and count not in _announced:
+        _announced.add(count)
+        logger.warning(
+            "%s: of its %d bands the first three are taken for red, green and blue, as of all images like it",
+            *(path, count),
+        )
+
+
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     if frame := split_frame(path):
         return Image.fromarray(read_frame(*frame))
     try:
-        return Image.open(path, formats=FORMATS)
+        image = Image.open(path, formats=FORMATS)
+        announce_bands(path, getattr(image, "tag_v2", {}).get(_SAMPLES, 1))
+        return image
     except Image.UnidentifiedImageError:
         with open(path, "rb") as file:
             head = file.read(12)
+        if is_tiff(head):
+            return _open_raster(path)
         if head[4:8] != b"ftyp":
             raise
     # AVIF comes with newer versions of Pillow, HEIC with a package of its own.
@@ -228,6 +254,20 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
     if name == "HEIF":
         module.register_heif_opener()
     return Image.open(path, formats=[name])
+
+
+def _open_raster(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a TIFF that Pillow cannot read, e.g. one of 16 bits and several bands."""
+    from boxel.data.windows import RasterWindows, open_raster
+    from boxel.masks.boxes import Region
+
+    raster = open_raster(path)
+    if raster is None:
+        raise OSError("a TIFF of unknown bands; with 8 or 16 bits, pip install 'boxel[geo]' may read it")
+    with raster:
+        if raster.height * raster.width > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{raster.width} x {raster.height} pixels")
+        return Image.fromarray(RasterWindows(raster).read(Region(0, 0, raster.width, raster.height)))
 
 
 def _checked_size(path: str | os.PathLike[str]) -> int:

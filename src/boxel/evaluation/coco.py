@@ -24,9 +24,12 @@ from boxel.evaluation.results import (
     read_masks,
 )
 from boxel.masks.boxes import box_iou, xywh_to_xyxy
-from boxel.masks.rle import Rle, decode, encode
+from boxel.masks.rle import Rle, decode_in_box, encode_in_box
 
 IouType: TypeAlias = Literal["bbox", "segm", "boundary"]
+
+MAX_DETECTIONS = 100
+"""Detections per image and class that COCO counts."""
 
 _BOUNDARY_RATIO = 0.02  # width of a boundary, as a share of the image's diagonal
 _MIN_BOX_IOU = 0.5  # of the boxes of a match
@@ -62,6 +65,8 @@ def coco_ap(truth: Annotations, results: Sequence[Result], iou_type: IouType = "
     * Detections in an image without instances are false positives.
     * For masks, an instance that has only a box is ignored like a crowd: it cannot be missed, and a detection of its
       class inside the box that matches nothing else is not a false positive.
+    * At most 100 detections per image and class count. If an image has more than 100 instances of a class, all
+      detections do.
     * An instance is small, medium or large by the area in its file, else by that of its mask, else of its box; a
       detection by the area of what is compared.
 
@@ -95,12 +100,26 @@ def coco_ap(truth: Annotations, results: Sequence[Result], iou_type: IouType = "
         return cast(CocoMetrics, undefined)
     evaluator = _make_evaluator(gt, dt, iou_type)
     evaluator.params.iouThrs = _THRESHOLDS
+    evaluator.params.maxDets = [1, 10, find_detection_limit(truth, results)]
     evaluator.evaluate()
     evaluator.accumulate()
     values = {"AP": evaluator.eval["precision"], "AR": evaluator.eval["recall"]}
     means = {name: _mean(values[name[:2]], *cut) for name, cut in _METRICS.items()}
     per_class = {name: _mean(values["AP"][:, :, [k]]) for k, name in enumerate(names)}
     return cast(CocoMetrics, {**means, "per_class": per_class})
+
+
+def find_detection_limit(truth: Annotations, results: Sequence[Result]) -> int:
+    """Return how many detections per image and class count: COCO's 100, or all if an image has more instances.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> find_detection_limit(example_scenes(), [])
+        100
+    """
+    kinds = truth.image_index * max(len(truth.categories), 1) + truth.labels
+    crowded = np.bincount(kinds[~truth.iscrowd], minlength=1).max() > MAX_DETECTIONS
+    return max(MAX_DETECTIONS, len(results)) if crowded else MAX_DETECTIONS
 
 
 def _make_evaluator(gt: dict[str, Any], dt: dict[str, Any], iou_type: IouType) -> Any:
@@ -201,15 +220,12 @@ def encode_boundary(rle: Rle) -> Rle:
     """
     import cv2
 
-    mask = decode(rle)
-    x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
-    if w and h:
-        width = max(round(_BOUNDARY_RATIO * float(np.hypot(*mask.shape))), 1)
-        inside = np.ascontiguousarray(mask[y : y + h, x : x + w])
+    inside, x, y = decode_in_box(rle)
+    if inside.size:
+        width = max(round(_BOUNDARY_RATIO * float(np.hypot(*rle["size"]))), 1)
         square, border = np.ones((3, 3), np.uint8), cv2.BORDER_CONSTANT
-        core = cv2.erode(inside, square, iterations=width, borderType=border, borderValue=0)
-        mask[y : y + h, x : x + w] = inside - core
-    return encode(mask)
+        inside -= cv2.erode(inside, square, iterations=width, borderType=border, borderValue=0)  # type: ignore[arg-type]
+    return encode_in_box(inside, x, y, *rle["size"])
 
 
 _THRESHOLDS = np.array([25, *range(50, 100, 5)]) / 100
@@ -266,12 +282,13 @@ def match_detections(
     results: Sequence[Result],
     metric: Literal["segm", "bbox"] = "segm",
     thresholds: Sequence[float] | None = None,
-    max_detections: int = 100,
+    max_detections: int | None = None,
 ) -> list[ClassMatches]:
     """Match detections as pycocotools does: best score first, each with the free instance that it overlaps most.
 
     What is ignored is as in :func:`coco_ap`. The T thresholds are minimum IoUs, ascending; None for COCO's ten. At most
-    `max_detections` per image and class count. Classes with neither instances nor detections are left out.
+    `max_detections` per image and class count, by default those of :func:`coco_ap`. Classes with neither instances nor
+    detections are left out.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -284,7 +301,7 @@ def match_detections(
         evaluator = COCOeval(*sides, metric)
         if thresholds is not None:
             evaluator.params.iouThrs = np.array(thresholds)
-        evaluator.params.maxDets = [max_detections]
+        evaluator.params.maxDets = [max_detections or find_detection_limit(truth, results)]
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.evaluate()
     images, matches = len(truth), []

@@ -38,7 +38,8 @@ class EvaluateConfig(Config):
         batch_size: Images per forward pass, padded to one size, which changes scores slightly.
         true_classes: Vote on the true classes of pixels instead of the predicted ones, the paper's pilot experiment
             (runs of `fcrn-instances`).
-        tile: Predict larger images in overlapping squares of this side (semantic models). None: whole images.
+        tile: Predict larger images in overlapping squares of this side, in pixels, each resized like an image of the
+            training. None: whole images.
         shifts: Interleave n x n passes, each shifted by a fraction of a cell (semantic models).
         crf: Refine with a CRF, with the settings that `boxel tune-crf` found for the model (semantic models).
         device: `cpu`, `cuda`, `mps`, or `auto` for CUDA if available.

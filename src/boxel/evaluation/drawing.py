@@ -185,7 +185,7 @@ def _predict(
     with progress(len(sources), "images") as advance:
         for prediction in iter_predictions(model, sources, boxes=boxes, errors=errors):
             result, path = prediction.result, str(sources[prediction.index])
-            height, width = prediction.image.shape[:2]
+            height, width = prediction.size
             if isinstance(result, LabelMap):
                 label_map = folder.resolve() / f"{prediction.index}.png"
                 result.save(label_map)

@@ -185,7 +185,7 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
 
 
 _OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "results")
-_OF_DETECTOR = ("short_side", "score_threshold", "class_agnostic_nms", "mask_nms", "flip", "scales")
+_OF_DETECTOR = ("short_side", "score_threshold", "class_agnostic_nms", "mask_nms", "tile", "flip", "scales")
 _OF_SEGMENTER = ("long_side", "tile", "shifts", "crf", "flip", "scales")
 _KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "results": ("a results file", _OF_DETECTIONS),

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from boxel.data.annotations import MAX_VALUE, Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems
-from boxel.data.images import read_image
 from boxel.data.label_maps import (
     IGNORE_INDEX,
     build_class_lookup,
@@ -26,6 +25,7 @@ from boxel.data.label_maps import (
     read_label_map,
 )
 from boxel.data.pairing import pair_images
+from boxel.data.windows import open_windows
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.utils.errors import BoxelError
 from boxel.viz.names import describe_measure
@@ -259,10 +259,13 @@ def score_segmenter(
     errors: list[str] | None = None,
 ) -> MapScores:
     """Compare what a segmenter predicts with the truth, image by image; see :func:`measure_segmenter`."""
+    from boxel.models.tiles import predict_in_tiles
+
     config = config or model.configure()
 
     def predict(image: int) -> NDArray[np.integer]:
-        return model.predict_batch([read_image(truth.image_path(image))], config)[0].labels
+        with open_windows(truth.image_path(image), in_parts=config.tile is not None) as pixels:
+            return predict_in_tiles(pixels, model.predict_batch, config).labels
 
     return _score(truth, predict, model.categories, trimap, errors)
 
@@ -274,8 +277,8 @@ def measure_label_maps(
 
     Args:
         truth: As for :func:`measure_segmenter`.
-        folder: Has a PNG with the name of each image, see `pair_images`, or has a folder ``labels`` that does. Values
-            that are not a class of the dataset are wrong.
+        folder: Has a PNG or TIFF with the name of each image, see `pair_images`, or has a folder ``labels`` that does.
+            Values that are not a class of the dataset are wrong.
         trimap: As for :func:`measure_segmenter`.
         errors: As for :func:`measure_segmenter`.
 
@@ -306,7 +309,9 @@ def score_label_maps(
     within = Path(folder) / "labels"
     maps = within if within.is_dir() else Path(folder)
     rows = Builder()
-    for number, file in enumerate(sorted(path for path in maps.rglob("*") if path.suffix.lower() == ".png")):
+    for number, file in enumerate(
+        sorted(path for path in maps.rglob("*") if path.suffix.lower() in (".png", ".tif"))
+    ):
         rows.add_image(number, file.relative_to(maps).as_posix())
     listed, stems = rows.build(maps, [], maps), file_stems(truth.paths)
     pairs = pair_images(truth, listed)

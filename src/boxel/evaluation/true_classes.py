@@ -44,6 +44,8 @@ def predict_with_true_classes(
             f"`true_classes` does nothing here, since a {type(model).__name__} finds no instances by voting; leave it "
             "out."
         )
+    if config is not None and config.tile is not None:
+        raise UsageError("`tile` does nothing here, since `true_classes` needs whole images; leave it out.")
     classes = (Category(0, BACKGROUND_NAME), *model.categories)
     device = next(model.parameters()).device
 

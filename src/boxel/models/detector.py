@@ -16,6 +16,7 @@ from boxel.masks.paste import paste_windows
 from boxel.models.inference import inference_config, predict_batch, predict_each
 from boxel.models.instances import Instances
 from boxel.models.settings import InferenceConfig
+from boxel.models.tiles import predict_in_tiles
 from boxel.utils.config import Config
 
 Target = dict[str, Any]
@@ -181,4 +182,6 @@ class Detector(nn.Module):
             BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
         config = inference_config(self, **settings)
-        return predict_each(self, images, lambda image: predict_batch(self, [image], config)[0])
+        return predict_each(
+            self, images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile
+        )

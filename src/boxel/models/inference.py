@@ -15,10 +15,11 @@ from torchvision.ops import batched_nms
 from torchvision.transforms.v2 import functional as F
 
 from boxel.data.sources import ImageLike
+from boxel.data.windows import ImageWindows
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle
 from boxel.masks.suppression import mask_nms
-from boxel.models.instances import Instances, ResultT, map_images
+from boxel.models.instances import Instances, ResultT, map_windows
 from boxel.models.settings import InferenceConfig, apply_settings, resize_factor
 from boxel.models.thresholds import min_scores
 from boxel.utils.errors import BoxelError
@@ -68,7 +69,8 @@ def predict_batch(
     Args:
         model: In eval mode.
         images: (H, W, 3) RGB each, of any sizes.
-        config: Preprocessing and test-time augmentation; that of the training if None.
+        config: Preprocessing and test-time augmentation; that of the training if None. With a `tile`, the images are
+            tiles.
         classes: Of :class:`~boxel.models.FCRNInstances`, (K + 1, H, W) scores of the classes of each image's pixels
             instead of the predicted ones.
 
@@ -98,10 +100,10 @@ def predict_batch(
 
 
 @contextmanager
-def open_pool(model: nn.Module) -> Iterator[tuple[Executor, int]]:
+def open_pool(model: nn.Module, workers: int | None = None) -> Iterator[tuple[Executor, int]]:
     """Yield what runs batches of a model side by side, and how many at once, which share PyTorch's threads."""
     threads, device = torch.get_num_threads(), next(model.parameters()).device.type
-    workers = {"cpu": min(threads, 4), "cuda": 2}.get(device, 1)
+    workers = workers or {"cpu": min(threads, 4), "cuda": 2}.get(device, 1)
     torch.set_num_threads(max(threads // workers, 1))
     try:
         with ThreadPoolExecutor(
@@ -113,11 +115,14 @@ def open_pool(model: nn.Module) -> Iterator[tuple[Executor, int]]:
 
 
 def predict_each(
-    model: nn.Module, images: ImageLike | Sequence[ImageLike], predict: Callable[[NDArray[np.uint8]], ResultT]
+    model: nn.Module,
+    images: ImageLike | Sequence[ImageLike],
+    predict: Callable[[ImageWindows], ResultT],
+    tile: int | None,
 ) -> ResultT | list[ResultT]:
     """Return the prediction of an image, or those of a list or tuple of images, with the model in eval mode."""
     with evaluation_mode(model):
-        return map_images(images, predict)
+        return map_windows(images, predict, in_parts=tile is not None)
 
 
 def to_tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:

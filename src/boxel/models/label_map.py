@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Category
+from boxel.data.georeference import write_like
 from boxel.data.label_maps import label_map_values
 from boxel.data.sources import ImageLike, to_image
 from boxel.utils.errors import BoxelError, nearest
@@ -86,11 +88,19 @@ class LabelMap(Drawable):
         return overlay_labels(image, self.labels, [category.name for category in self.classes])
 
     def save(self, path: str | Path) -> None:
-        """Write the original ids of the classes as a PNG, with 16 bits if an id exceeds 255.
+        """Write the original ids of the classes as an image, with 16 bits if an id exceeds 255.
+
+        Args:
+            path: A `.png` file; a `.tif` file has the coordinate system of `source`, if this is a GeoTIFF.
 
         Raises:
-            BoxelError: The ids cannot be pixel values.
+            BoxelError: The ids cannot be pixel values, or `source` has no coordinate system.
         """
-        values = self.values
+        table = label_map_values(self.classes)
+        kind = np.uint16 if table.max(initial=0) > 255 else np.uint8
+        values = table.astype(kind)[self.labels]
+        if Path(path).suffix.lower() in (".tif", ".tiff") and isinstance(self.source, str | os.PathLike):
+            write_like(values, Path(path), self.source)
+            return
         with atomic_path(path) as file:
-            Image.fromarray(values if values.max(initial=0) > 255 else values.astype(np.uint8)).save(file)
+            Image.fromarray(values).save(file)

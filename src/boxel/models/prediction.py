@@ -16,16 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
+from boxel.data.formats.geojson import SUFFIX, write_features
+from boxel.data.georeference import mask_features, read_georeference, require_georeference
 from boxel.data.image_names import ImageNames
+from boxel.data.images import ImageError
 from boxel.data.sources import ImageLike, find_images, to_image
 from boxel.data.video import frame_fields
+from boxel.data.windows import ArrayWindows, open_windows
+from boxel.masks.boxes import Region
 from boxel.models.box_masks import BoxToMask, resegment, segment_boxes
 from boxel.models.exported.file import ExportedModel
 from boxel.models.instances import Instances, image_id_from_name
 from boxel.models.io import AnyModel, load_on
 from boxel.models.label_map import LabelMap
-from boxel.models.settings import InferenceConfig, SemanticInferenceConfig, check_settings
+from boxel.models.settings import InferenceConfig, SemanticInferenceConfig, check_settings, resize_factor
 from boxel.models.thresholds import keep_confident, settle_draw_score
+from boxel.models.tiles import predict_in_tiles
 from boxel.utils.ahead import work_ahead
 from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError, UsageError
@@ -41,6 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MIN_FACTOR = 0.25  # by which an image is resized without a warning
+
 Result: TypeAlias = Instances | LabelMap
 Config: TypeAlias = InferenceConfig | SemanticInferenceConfig
 
@@ -51,8 +59,14 @@ class Prediction:
 
     index: int  # position of the image among the sources
     source: ImageLike
-    image: NDArray[np.uint8]  # (H, W, 3) RGB, its pixels
+    image: NDArray[np.uint8] | None  # (H, W, 3) RGB, its pixels; None if they were read in parts
     result: Result
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        result = self.result
+        return result.image_size if isinstance(result, Instances) else result.labels.shape
 
 
 @dataclass(frozen=True)
@@ -115,18 +129,18 @@ def predict(
         model: A model, or what :func:`boxel.load` takes: a run folder, the name of a bundled model, a hub id,
             or an ONNX file of `boxel export`, which runs without PyTorch.
         sources: Image files, videos, folders and glob patterns.
-        out: COCO results file (default `predictions.json`), or folder of label maps (default `predictions`).
+        out: COCO results file (default `predictions.json`), `.geojson` file for GeoTIFFs, or folder of label maps
+            (default `predictions`).
         draw: Folder for the drawings of images and videos, or a video if the only source is one; None for none.
         boxes: For BoxCaseg: annotations whose boxes get masks, found by the file names of the images.
         detector: For BoxCaseg: a model whose boxes get masks, given like ``model``.
         draw_score: Minimum score of the instances drawn; `best` for the one that the training has chosen for each
             class. If None, `best` if the model has these, else 0.3. The results keep all instances.
-        batch_size: Images per batch of an instance segmenter. They are padded to one size, which changes scores a
-            little.
+        batch_size: Images or tiles per batch of an instance segmenter, padded to one size, which changes scores a bit.
         every: Predict on every so many frames of a video only, from the first.
         device: Where models that are loaded here run: `auto`, `cpu`, `cuda`, `mps`.
         **settings: Fields of :class:`~boxel.models.settings.InferenceConfig` (`short_side`, `max_size`, `flip`,
-            `scales`, `score_threshold`, `class_agnostic_nms`, `mask_nms`), or for semantic segmenters of
+            `scales`, `score_threshold`, `class_agnostic_nms`, `mask_nms`, `tile`), or for semantic segmenters of
             :class:`~boxel.models.settings.SemanticInferenceConfig` (`long_side`, `tile`, `overlap`, `flip`,
             `scales`, `shifts`, `crf`). The others are those of the training.
 
@@ -191,15 +205,25 @@ def iter_predictions(
     """
     errors = [] if errors is None else errors
     names = None if boxes is None else ImageNames(boxes)
-    run = partial(_run_batch, model, sources, batch_size, config, boxes, names, detector)
+    run: Callable[[int], tuple[list[Prediction], list[str]]]
+    run, tiled, shrunk = (
+        partial(_run_batch, model, sources, batch_size, config, boxes, names, detector),
+        False,
+        False,
+    )
+    if config is not None and config.tile is not None:  # one large image at a time, in batches of tiles
+        run, tiled = partial(_run_tiled, model, sources, batch_size, config, detector), True
+    images = range(0, len(sources), 1 if tiled else batch_size)
     with (
-        _open_pool(model) as (pool, workers),
-        closing(work_ahead(pool, run, range(0, len(sources), batch_size), workers)) as batches,
+        _open_pool(model, 1 if tiled else None) as (pool, workers),
+        closing(work_ahead(pool, run, images, 0 if tiled else workers)) as batches,
     ):
         for _, future in batches:
             predictions, problems = future.result()
             for problem in problems:
                 _skip(problem, errors)
+            if not tiled and not shrunk and boxes is None:
+                shrunk = any(_warn_of_shrinking(one, detector or model, config) for one in predictions)
             yield from predictions
 
 
@@ -271,15 +295,15 @@ def _check_effect(settings: Mapping[str, Any], kind: type | None, why: str) -> N
 
 
 @contextmanager
-def _open_pool(model: AnyModel) -> Iterator[tuple[Executor, int]]:
+def _open_pool(model: AnyModel, workers: int | None) -> Iterator[tuple[Executor, int]]:
     """Yield what runs batches, and how many are in work at once; each takes the memory of one."""
     if not isinstance(model, ExportedModel):
         from boxel.models.inference import open_pool
 
-        with open_pool(model) as opened:
+        with open_pool(model, workers) as opened:
             yield opened
     else:
-        workers = min(available_cores(), 4)
+        workers = workers or min(available_cores(), 4)
         with ThreadPoolExecutor(workers) as pool:
             yield pool, workers
 
@@ -318,6 +342,40 @@ def _run_batch(
         for (index, image), result in zip(batch, results, strict=True)
     ]
     return predictions, problems
+
+
+def _run_tiled(
+    model: Any, sources: Sequence[ImageLike], batch_size: int, config: Config, detector: Any, index: int
+) -> tuple[list[Prediction], list[str]]:
+    """Predict on an image in tiles; return a message if it is skipped."""
+    source, finder = sources[index], detector or model
+    try:
+        with open_windows(source) as image:
+            pixels = image.pixels if isinstance(image, ArrayWindows) else None
+            result = predict_in_tiles(image, finder.predict_batch, config, batch_size)
+            if model.kind == "box_to_mask":
+                whole = image.read(Region(0, 0, *image.shape[::-1])) if pixels is None else pixels
+                result = resegment(model, whole, result)
+    except ImageError as error:
+        return [], [f"skipped: {error}"]
+    return [Prediction(index, source, pixels, replace(result, source=source))], []
+
+
+def _warn_of_shrinking(prediction: Prediction, model: Any, config: Config | None) -> bool:
+    """Warn if an image was shrunk so much that small objects vanish; return whether it was."""
+    (height, width), config = prediction.size, config or model.configure()
+    if isinstance(config, InferenceConfig):
+        factor = resize_factor((height, width), config)
+    else:
+        factor = config.long_side / max(height, width) if config.long_side else 1.0
+    if factor >= _MIN_FACTOR:
+        return False
+    logger.warning(
+        "%s: its %d x %d pixels are shrunk to %d x %d, in which small objects vanish; set `tile` to about the side of "
+        "the images of the training to predict it in parts",
+        *(prediction.source, width, height, round(factor * width), round(factor * height)),
+    )
+    return True
 
 
 def _predict_images(
@@ -371,25 +429,42 @@ class _Writer:
         self.drawn = Drawings(draw, paths, self.names, every)
         self.results: list[dict[str, Any]] = []
         self.confident = 0
+        self.is_geojson = out.suffix.lower() == SUFFIX
+        for path in paths if self.is_geojson else ():
+            require_georeference(path)  # before minutes of work
 
     def write(self, prediction: Prediction) -> None:
         index, result = prediction.index, prediction.result
         if isinstance(result, LabelMap):
-            result.save((self.out / self.names[index]).with_suffix(".png"))
+            suffix = ".tif" if read_georeference(self.paths[index]) else ".png"
+            result.save((self.out / self.names[index]).with_suffix(suffix))
         else:
             names = {"file_name": self.paths[index].name} | frame_fields(self.paths[index])
-            self.results += [row | names for row in result.to_coco(self.ids[index])]
+            rows = [row | names for row in result.to_coco(self.ids[index])]
+            self.results += self._make_features(index, result) if self.is_geojson else rows
             result = self.keep(result)
             self.confident += len(result)
         if self.drawn.out:
             self.drawn.write(result.plot(prediction.image), index)
+
+    def _make_features(self, index: int, instances: Instances) -> list[dict[str, Any]]:
+        """Return the features of the instances of an image in GeoJSON."""
+        path = self.paths[index]
+        properties = [
+            {"category": name, "score": round(float(score), 5), "image": path.name}
+            for name, score in zip(instances.names, instances.scores, strict=True)
+        ]
+        return mask_features(path, instances.rles, properties)
 
     def finish(self, count: int, errors: list[str], semantic: bool) -> PredictionSummary:
         summary = PredictionSummary(self.out, len(self.paths), count, errors, draw=self.drawn.out)
         if semantic:
             self.out.mkdir(parents=True, exist_ok=True)
             return summary
-        write_text(self.out, json.dumps(self.results))
+        if self.is_geojson:
+            write_features(self.results, self.out)
+        else:
+            write_text(self.out, json.dumps(self.results))
         if count and not self.results:
             logger.warning("no detections in any image; consider training longer.")
         return replace(summary, instances=len(self.results), confident=self.confident)

@@ -15,6 +15,9 @@ from boxel.utils.errors import BoxelError, UsageError
 
 logger = logging.getLogger(__name__)
 
+MIN_TILE = 32
+"""Minimum side of a tile in pixels."""
+
 
 @dataclass
 class InferenceConfig(Config):
@@ -31,6 +34,8 @@ class InferenceConfig(Config):
             overlap by more than the model's `nms_threshold` the best remains, whatever its class.
         mask_nms: IoU of masks above which the lower-scoring of two instances of a class is dropped, or of any two with
             `class_agnostic_nms`; None keeps both.
+        tile: Side in pixels of the overlapping squares that larger images are cut into, each of which is resized like
+            an image of this size; None shrinks images of any size to that of the training.
     """
 
     short_side: PositiveInt | None = 800
@@ -40,10 +45,12 @@ class InferenceConfig(Config):
     score_threshold: ScoreThreshold = 0.0
     class_agnostic_nms: bool = False
     mask_nms: ClosedUnitInterval | None = None
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scales(self.scales)
+        check_tile(self.tile)
 
 
 @dataclass
@@ -52,13 +59,14 @@ class SemanticInferenceConfig(Config):
 
     Attributes:
         long_side: Pixels that the longer side of an image is resized to; None keeps its size.
-        tile: Side of the overlapping tiles that larger images are cut into, in pixels; None for no tiles.
+        tile: Side in pixels of the overlapping squares that larger images are cut into, each of which is predicted like
+            an image of this size; None for no tiles.
         overlap: Minimum overlap of neighboring tiles, as a share of a tile.
         flip: Add a pass over the horizontally flipped image.
         scales: Factors on the size, one pass each; the class probabilities of all passes are averaged.
         shifts: n x n passes over the image, shifted by fractions of a cell, are interleaved to a score map n times as
             dense; 1 for none.
-        crf: A fully connected CRF over the mean of all passes, at the size of the image; None for none.
+        crf: A fully connected CRF over the mean of all passes, at the size of the image or tile; None for none.
     """
 
     long_side: PositiveInt | None = None
@@ -72,8 +80,7 @@ class SemanticInferenceConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scales(self.scales)
-        if self.tile is not None and self.tile < 32:
-            raise BoxelError(f"tile is {self.tile}; give a number from 32 up.")
+        check_tile(self.tile)
 
 
 def apply_settings(model: Any, base: InferenceConfig, settings: Mapping[str, Any]) -> InferenceConfig:
@@ -93,10 +100,11 @@ def apply_settings(model: Any, base: InferenceConfig, settings: Mapping[str, Any
 
 
 def resize_factor(size: Sequence[int], config: InferenceConfig) -> float:
-    """Return the factor by which an image of a height and width is resized."""
+    """Return the factor by which an image of a height and width is resized; with a `tile`, the factor of all tiles."""
     if config.short_side is None:
         return 1.0
-    return min(config.short_side / min(size), config.max_size / max(size))
+    sides = size if config.tile is None else (config.tile, config.tile)
+    return min(config.short_side / min(sides), config.max_size / max(sides))
 
 
 _ALIASES = {
@@ -123,3 +131,9 @@ def check_scales(scales: Sequence[float]) -> None:
     """Raise a :class:`BoxelError` if there is no factor at all."""
     if not scales:
         raise BoxelError("scales is empty; give one factor or more, each above 0.")
+
+
+def check_tile(tile: int | None) -> None:
+    """Raise a :class:`BoxelError` for a tile that shows too little."""
+    if tile is not None and tile < MIN_TILE:
+        raise BoxelError(f"tile is {tile}; give a number from {MIN_TILE} up.")

@@ -54,6 +54,7 @@ EXTRAS = {
     **dict.fromkeys(("scipy", "skimage", "higra", "joblib"), "boxsup"),
     **dict.fromkeys(("fastapi", "starlette", "pydantic", "uvicorn"), "review"),
     "pyarrow": "parquet",
+    "rasterio": "geo",
     "transformers": "sam",
     "onnx": "onnx",
 }

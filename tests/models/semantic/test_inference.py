@@ -11,13 +11,18 @@ from torch import nn
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
+from boxel.data.windows import ArrayWindows
 from boxel.models.semantic.inference import (
     LabelMap,
+    predict_label_map,
     predict_probabilities,
     semantic_inference_config,
 )
 from boxel.models.settings import SemanticInferenceConfig as Config
+from boxel.models.tiles import predict_in_tiles
 from boxel.utils.errors import BoxelError
+
+CLASSES = tuple(Category(k, f"class {k}") for k in range(3))
 
 
 class Local(nn.Module):
@@ -48,13 +53,36 @@ def test_probabilities_are_those_of_the_enlarged_scores(image) -> None:
     torch.testing.assert_close(predict_probabilities(Local(), image, Config()), expected)
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(32, 0.0), (40, 1 / 3), (64, 0.5), (120, 0.0), (500, 0.0)])
-def test_tiles_do_not_change_the_result_of_a_network_without_context(image, tile, overlap) -> None:
+def predict_tiled(network, pixels, config):
+    model = SimpleNamespace(network=network, categories=CLASSES, parameters=lambda: iter([torch.zeros(1)]))
+
+    def predict(images, config):
+        return [predict_label_map(model, image, config) for image in images]
+
+    return predict_in_tiles(ArrayWindows(pixels), predict, config)
+
+
+@pytest.mark.parametrize(("tile", "count"), [(40, 9), (64, 4), (88, 1), (500, 1)])
+def test_tiles_do_not_change_the_result_of_a_network_without_context(image, tile, count) -> None:
+    pixels, network = image[:, :88, :88].permute(1, 2, 0).numpy(), Local()
+    whole = predict_tiled(Local(), pixels, Config())
+    found = predict_tiled(network, pixels, Config(tile=tile))
+    assert np.array_equal(found.labels, whole.labels)
+    np.testing.assert_allclose(found.scores, whole.scores, atol=1e-5)
+    assert network.shapes == [(min(tile, 88),) * 2] * count
+
+
+def test_each_tile_is_resized_like_an_image_of_its_size(image) -> None:
     network = Local()
-    found = predict_probabilities(network, image, Config(tile=tile, overlap=overlap))
-    torch.testing.assert_close(found, predict_probabilities(Local(), image, Config()))
-    assert max(max(shape) for shape in network.shapes) <= max(tile, 32)
-    assert len(network.shapes) == 1 or tile < 120
+    predict_tiled(network, image.permute(1, 2, 0).numpy()[:40], Config(long_side=32, tile=64))
+    assert network.shapes == [(20, 32)] * 3  # half the size, though the tiles are 64 wide and 40 high
+
+
+def test_a_tiled_crf_refines_each_tile(image) -> None:
+    pixels, crf = image[:, :64, :64].permute(1, 2, 0).numpy(), CRFConfig(iterations=1)
+    found = predict_tiled(Local(), pixels, Config(tile=40, crf=crf))
+    corner = predict_tiled(Local(), pixels[:40, :40], Config(crf=crf))
+    np.testing.assert_allclose(found.scores[:32, :32], corner.scores[:32, :32])
 
 
 def test_probabilities_of_all_passes_are_averaged(image) -> None:

@@ -23,6 +23,7 @@ from boxel.data.formats import (
     cvat,
     darknet,
     fiftyone,
+    geojson,
     label_studio,
     labelme,
     parquet,
@@ -70,7 +71,7 @@ _KNOWN = ", ".join(_FORMATS)
 _SUFFIXES = {"coco": ".json", "parquet": ".parquet"}
 """Formats that are one file, which holds all that `Annotations` does; the others are folders."""
 
-_FILES = [_FORMATS[name] for name in _SUFFIXES]
+_FILES = [*(_FORMATS[name] for name in _SUFFIXES), geojson]
 
 
 class ConversionWarning(UserWarning):
@@ -223,9 +224,9 @@ def write(
 
     Args:
         data: The dataset.
-        path: The file (COCO, Parquet) or the folder (other formats) to write.
-        format: ``coco`` or another that `recognize` returns; if None, COCO for a ``.json`` file, Parquet for a
-            ``.parquet`` file.
+        path: The file (COCO, Parquet, GeoJSON) or the folder (other formats) to write.
+        format: ``coco`` or another that `recognize` returns, or ``geojson``; if None, COCO for a ``.json`` file,
+            Parquet for a ``.parquet`` file, GeoJSON for a ``.geojson`` file.
         **options: See `WriteOptions`.
 
     Raises:
@@ -291,9 +292,8 @@ def convert(
 
     Args:
         source: Annotation file or folder of a dataset.
-        target: The file (COCO, Parquet) or the folder (other formats) to write.
-        format: ``coco`` or another that `recognize` returns; if None, COCO for a ``.json`` file, Parquet for a
-            ``.parquet`` file.
+        target: The file (COCO, Parquet, GeoJSON) or the folder (other formats) to write.
+        format: As for `write`.
         images: Folder of the images; searched for if None.
         source_format: Format of the source; recognized if None.
         class_list: Class list of a semantic dataset; see :func:`boxel.read`.
@@ -365,7 +365,7 @@ def _check_options(module: ModuleType, options: Mapping[str, Any], path: Path) -
     if tolerance is not None and not 0 <= tolerance < float("inf"):
         raise UsageError(f"`simplify` is {tolerance}; give a number of pixels, 0 for exact outlines.")
     known = {*getattr(module, "OPTIONS", ())}
-    if module in _FILES or "simplify" in known:
+    if (module in _FILES and module is not geojson) or "simplify" in known:
         known.add("polygons")
     if module in _FILES and options.get("polygons"):
         known.add("simplify")
@@ -380,6 +380,8 @@ def _module_to_write(path: Path, format: str | None) -> ModuleType:
     """Return the module of a format to write at a path, which may decide it."""
     formats = {suffix: name for name, suffix in _SUFFIXES.items()}
     suffix = path.suffix.lower()
+    if suffix == geojson.SUFFIX and format in (None, "geojson"):  # which is written only
+        return geojson
     format = format or formats.get(suffix)
     if format is None:
         raise BoxelError(f"{path}: name the format to write with `format` ({_KNOWN}).")

@@ -90,7 +90,7 @@ def holds_label_maps(folder: Path) -> bool:
 
 
 def _may_be_label_map(file: Path) -> bool:
-    return file.suffix.lower() in (".png", ".mat") and not is_hidden(file) and file.is_file()
+    return file.suffix.lower() in (".png", ".mat", ".tif") and not is_hidden(file) and file.is_file()
 
 
 def _is_label_map(file: Path) -> bool:

@@ -16,9 +16,10 @@ from boxel.masks.grids import paste_grids
 from boxel.masks.suppression import box_nms, mask_nms
 from boxel.models.exported.file import ExportedFile, ExportedModel, run_by_size
 from boxel.models.exported.resizing import resize_image
-from boxel.models.instances import Instances, map_images
+from boxel.models.instances import Instances, map_windows
 from boxel.models.settings import InferenceConfig, apply_settings, resize_factor
 from boxel.models.thresholds import SCORE_THRESHOLDS, min_scores
+from boxel.models.tiles import predict_in_tiles
 from boxel.utils.errors import BoxelError
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -108,7 +109,7 @@ class ExportedDetector(ExportedModel):
             UsageError: A setting is unknown, out of range, or not one that an exported file can follow.
         """
         config = apply_settings(self, self._base, settings)
-        followed = ("short_side", "max_size", "score_threshold", "class_agnostic_nms", "mask_nms")
+        followed = ("short_side", "max_size", "score_threshold", "class_agnostic_nms", "mask_nms", "tile")
         self.refuse(settings, InferenceConfig(), followed)
         return config
 
@@ -142,7 +143,7 @@ class ExportedDetector(ExportedModel):
 
         Args:
             images: A file, a PIL image, an array, or a list of these (see :func:`~boxel.data.sources.to_image`).
-            **settings: `short_side`, `max_size`, `score_threshold`, `class_agnostic_nms` and `mask_nms` of
+            **settings: `short_side`, `max_size`, `score_threshold`, `class_agnostic_nms`, `mask_nms` and `tile` of
                 :class:`~boxel.models.settings.InferenceConfig`.
 
         Returns:
@@ -153,7 +154,9 @@ class ExportedDetector(ExportedModel):
         """
         config = self.configure(**settings)
 
-        return map_images(images, lambda pixels: self.predict_batch([pixels], config)[0])
+        return map_windows(
+            images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile is not None
+        )
 
     def _finish(
         self, found: DetectedArrays, inputs: Sequence[int], size: tuple[int, int], config: InferenceConfig

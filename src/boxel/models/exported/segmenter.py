@@ -15,9 +15,10 @@ from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike
 from boxel.models.exported.file import ExportedFile, ExportedModel, run_by_size
 from boxel.models.exported.resizing import resize_image
-from boxel.models.instances import map_images
+from boxel.models.instances import map_windows
 from boxel.models.label_map import LabelMap
 from boxel.models.settings import SemanticInferenceConfig, check_settings
+from boxel.models.tiles import predict_in_tiles
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -41,15 +42,18 @@ class ExportedSegmenter(ExportedModel):
             UsageError: A setting is unknown, out of range, or not one that an exported file can follow.
         """
         check_settings(SemanticInferenceConfig, settings)
-        self.refuse(settings, SemanticInferenceConfig(), ("long_side",))
-        return replace(self._base, long_side=settings.get("long_side", self._base.long_side))
+        followed = ("long_side", "tile", "overlap")
+        self.refuse(settings, SemanticInferenceConfig(), followed)
+        return replace(self._base, **{name: settings[name] for name in followed if name in settings})
 
     def predict_batch(
         self, images: Sequence[NDArray[np.uint8]], config: SemanticInferenceConfig | None = None
     ) -> list[LabelMap]:
         """Predict the classes of (H, W, 3) RGB images of any sizes; the settings are those of the file if None."""
-        side = (config or self._base).long_side
-        resized = [resize_image(image, side / max(image.shape[:2]) if side else 1) for image in images]
+        config = config or self._base
+        side, tile = config.long_side, config.tile
+        factors = [side / (tile or max(image.shape[:2])) if side else 1.0 for image in images]
+        resized = [resize_image(image, factor) for image, factor in zip(images, factors, strict=True)]
         logits = run_by_size(resized, lambda batch: self.file.run({"images": batch})[1])
         return [
             LabelMap(*self._classify(cells, inputs.shape[:2], image.shape[:2]), self.categories)
@@ -65,7 +69,7 @@ class ExportedSegmenter(ExportedModel):
 
         Args:
             images: A file, a PIL image, an array, or a list of these (see :func:`~boxel.data.sources.to_image`).
-            **settings: `long_side` of :class:`~boxel.models.settings.SemanticInferenceConfig`.
+            **settings: `long_side`, `tile` and `overlap` of :class:`~boxel.models.settings.SemanticInferenceConfig`.
 
         Returns:
             The label map of the image, or a list of them.
@@ -75,7 +79,9 @@ class ExportedSegmenter(ExportedModel):
         """
         config = self.configure(**settings)
 
-        return map_images(images, lambda pixels: self.predict_batch([pixels], config)[0])
+        return map_windows(
+            images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile is not None
+        )
 
     def _classify(
         self, logits: NDArray[np.float32], inputs: Sequence[int], size: Sequence[int]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,7 +40,10 @@ def semantic_inference_config(
 def predict_label_map(
     model: Segmenter, image: NDArray[np.uint8], config: SemanticInferenceConfig | None = None
 ) -> LabelMap:
-    """Predict the class of each pixel of an (H, W, 3) RGB image; the settings are those of the training if None."""
+    """Predict the class of each pixel of an (H, W, 3) RGB image, or of a tile if the settings have a `tile`.
+
+    They are those of the training if None.
+    """
     pixels = to_tensor(image, next(model.parameters()).device)
     config = config or semantic_inference_config(model)
     scores, labels = predict_probabilities(model.network, pixels, config).max(0)
@@ -54,12 +56,13 @@ def predict_probabilities(
 ) -> Tensor:
     """Return the (K, H, W) class probabilities of a (3, H, W) uint8 RGB image on the device of the network.
 
-    They are the mean over all passes, refined by a CRF if there is one.
+    They are the mean over all passes, refined by a CRF if there is one. With a `tile`, the image is one.
     """
     size = image.shape[-2:]
+    longest = config.tile or max(size)
     total, passes = torch.zeros((), device=image.device), 0
     for scale in config.scales:
-        resized = resize(image, scale * (config.long_side / max(size) if config.long_side else 1))
+        resized = resize(image, scale * (config.long_side / longest if config.long_side else 1))
         for flipped in (False, True) if config.flip else (False,):
             scores = _interleaved(network, resized.flip(-1) if flipped else resized, config)
             scores = scores.flip(-1) if flipped else scores
@@ -82,7 +85,7 @@ def _interleaved(network: FullyConvolutional, image: Tensor, config: SemanticInf
     """
     count, stride = config.shifts, network.stride
     if count == 1:
-        return cells_to_pixels(_tiled(network, image, config)[None], image.shape[-2:], stride)[0]
+        return cells_to_pixels(network(image[None]), image.shape[-2:], stride)[0]
     if stride % (2 * count):
         raise BoxelError(
             f"shifts is {count}; with cells of {stride} pixels give one of 1, 2 and {stride // 2}."
@@ -94,7 +97,7 @@ def _interleaved(network: FullyConvolutional, image: Tensor, config: SemanticInf
         row = []
         for x in offsets:
             shifted = F.pad((image - color)[None], (-x, x, -y, y))[0] + color
-            row.append(_tiled(network, shifted, config))
+            row.append(network(shifted[None])[0])
         rows.append(torch.stack(row, dim=-1).flatten(-2))
     scores = torch.stack(rows, dim=-2).flatten(-3, -2)
     return cells_to_pixels(scores[None], image.shape[-2:], stride // count)[0]
@@ -105,30 +108,3 @@ def cells_to_pixels(scores: Tensor, size: Sequence[int], cell: int) -> Tensor:
     height, width = scores.shape[-2] * cell, scores.shape[-1] * cell
     dense = F.interpolate(scores, (height, width), mode="bilinear")
     return dense[..., : size[0], : size[1]]
-
-
-def _tiled(network: FullyConvolutional, image: Tensor, config: SemanticInferenceConfig) -> Tensor:
-    """Return the (K, h, w) scores of an image's cells, each the mean over the tiles that it is in."""
-    stride = network.stride
-    tile = max(image.shape[-2:]) if config.tile is None else config.tile
-    if tile >= max(image.shape[-2:]):
-        return network(image[None])[0]
-    tops, lefts = (_tile_starts(length, tile, config.overlap, stride) for length in image.shape[-2:])
-    height, width = (ceil(length / stride) for length in image.shape[-2:])
-    total, count = None, image.new_zeros(height, width)
-    for top in tops:
-        for left in lefts:
-            scores = network(image[None, :, top : top + tile, left : left + tile])[0]
-            total = scores.new_zeros(len(scores), height, width) if total is None else total
-            down, right = (slice(at // stride, at // stride + ceil(tile / stride)) for at in (top, left))
-            total[:, down, right] += scores
-            count[down, right] += 1
-    return cast(Tensor, total) / count
-
-
-def _tile_starts(length: int, tile: int, overlap: float, stride: int) -> list[int]:
-    """Return evenly spaced starts of tiles, on whole cells, the last tile ending with the image or past it."""
-    if length <= tile:
-        return [0]
-    count = ceil((length - tile) / (tile * (1 - overlap))) + 1
-    return sorted({ceil(start / stride) * stride for start in np.linspace(0, length - tile, count)})

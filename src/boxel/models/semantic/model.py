@@ -24,6 +24,7 @@ from boxel.models.semantic.inference import (
 from boxel.models.semantic.losses import stack_maps
 from boxel.models.semantic.network import FullyConvolutional
 from boxel.models.settings import SemanticInferenceConfig
+from boxel.models.tiles import predict_in_tiles
 
 
 class Segmenter(nn.Module):
@@ -104,7 +105,9 @@ class Segmenter(nn.Module):
             BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
         config = semantic_inference_config(self, **settings)
-        return predict_each(self, images, lambda image: predict_label_map(self, image, config))
+        return predict_each(
+            self, images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile
+        )
 
     def compute_losses(self, scores: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
         """Return the raw losses by name.

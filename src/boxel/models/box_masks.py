@@ -25,7 +25,7 @@ class BoxToMask(Protocol):
 def box_masks(
     model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]
 ) -> tuple[list[Rle], NDArray[np.float32]]:
-    """Predict the run-length code of the object in each box, cut to the box, and its score, as `soft_masks`."""
+    """Predict the run-length code of the object in each box, cut to the box, and its score, by `soft_masks`."""
     height, width = image.shape[:2]
     logits, windows, scores = model.soft_masks(image, boxes)
     rles = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from statistics import mode
 from typing import Annotated, Any, NamedTuple, overload
 
 import msgspec
@@ -98,7 +98,7 @@ class ExportedDetector(ExportedModel):
                     "export the run again."
                 )
             names = [category.name for category in self.categories]
-            every = Counter(thresholds).most_common(1)[0][0] if thresholds else 0.0
+            every = mode(thresholds) if thresholds else 0.0
             own = {name: score for name, score in zip(names, thresholds, strict=True) if score != every}
             self.settings[SCORE_THRESHOLDS] = {"all": every, "by_class": own}
 

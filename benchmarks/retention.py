@@ -177,8 +177,12 @@ def train_and_measure(args: Any, name: str, kind: str, seed: int) -> list[float]
     steps = args.semantic_steps if run.semantic else args.steps
     options = SETTINGS | {"config": run.recipe, "steps": steps, "seed": seed} | run.settings
     train_once(run.method, training, out, **options)
-    truth, model = truth.class_agnostic(), load(out)
-    if run.semantic:
+    return measure(load(out), truth.class_agnostic(), run.semantic)
+
+
+def measure(model: Any, truth: Annotations, semantic: bool) -> list[float]:
+    """Return the accuracy of a run, or of its exported file, on a class-agnostic dataset."""
+    if semantic:
         metrics = measure_segmenter(truth, model)
         return [metrics["per_class"]["object"], metrics["mean_iou"]]
     results = predict_dataset(model, truth, batch_size=4)

@@ -21,6 +21,7 @@ from boxel.exporting.batch import (
     pad_to_multiple,
 )
 from boxel.exporting.check import check_detector
+from boxel.exporting.same_conv import with_constant_padding
 from boxel.layers.dynamic import COORDINATE_UNIT, upsample_twice
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.boxes import fit_boxes
@@ -47,7 +48,7 @@ class BoxInstGraph(nn.Module):
 
     def __init__(self, model: BoxInst):
         super().__init__()
-        self.model = model
+        self.model = with_constant_padding(model)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the instances of a batch, those of the first image first, best first in each.

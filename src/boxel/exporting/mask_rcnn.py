@@ -23,6 +23,7 @@ from boxel.exporting.batch import (
     pad_to_multiple,
 )
 from boxel.exporting.check import check_detector
+from boxel.exporting.same_conv import with_constant_padding
 from boxel.models.mask_rcnn import MaskRCNN
 from boxel.models.onnx import OnnxMaskRCNN
 
@@ -45,7 +46,7 @@ class MaskRCNNGraph(nn.Module):
 
     def __init__(self, model: MaskRCNN):
         super().__init__()
-        self.model = model
+        self.model = with_constant_padding(model)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the instances of a batch, those of the first image first, best first in each.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.onnx.symbolic_helper import parse_args
 
@@ -22,12 +24,14 @@ from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.check import InstanceCheck, LabelCheck, LogitCheck
 from boxel.exporting.mask_rcnn import MaskRCNNGraph
+from boxel.exporting.precision import to_float16, to_int8
 from boxel.exporting.semantic import SegmenterGraph
 from boxel.methods import METHODS, Method, resolve
 from boxel.models.io import find_folder, load
 from boxel.models.pretrained import ONNX_FILE, export_command, model_digests
-from boxel.utils.errors import BoxelError, MissingExtraError, first_line, missing_extra
+from boxel.utils.errors import BoxelError, MissingExtraError, UsageError, first_line, missing_extra
 from boxel.utils.files import atomic_path
+from boxel.utils.onnx import Precision, load_session
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,10 @@ Graph: TypeAlias = BoxInstGraph | MaskRCNNGraph | BoxCasegGraph | SegmenterGraph
 
 
 def export(
-    source: str | Path | nn.Module, path: str | Path, images: Sequence[str | Path] | None = None
+    source: str | Path | nn.Module,
+    path: str | Path,
+    images: Sequence[str | Path] | None = None,
+    precision: Precision = "float32",
 ) -> InstanceCheck | LogitCheck | LabelCheck:
     """Write a trained model as an ONNX file, after checking on images that onnxruntime and torch agree.
 
@@ -51,11 +58,14 @@ def export(
         source: What :func:`boxel.load` takes, or a model.
         path: The file; its folder is created if needed.
         images: Image files to check it on; if None a few of installed packages, or generated ones without these.
+        precision: Type of the trained layers. `float16` halves the file. `int8` quantizes by the ranges that
+            activations have in `images`, which must then be given and be of the kind that the model will see.
 
     Returns:
         How closely the two agree.
 
     Raises:
+        UsageError: `int8` without images.
         BoxelError: The model cannot be loaded or exported, the extra `onnx` is not installed, an image cannot be read,
             or the results differ. An existing file is kept.
 
@@ -69,6 +79,10 @@ def export(
         import onnx
     except ImportError as error:
         raise missing_extra("an export", error, "onnx") from error
+    if precision == "int8" and not images:
+        raise UsageError(
+            "`precision` is int8 and there are no `images`; give 20 or more of the kind to predict on."
+        )
     path = Path(path)
     folder = find_folder(source) if isinstance(source, (str, Path)) else None
     model: Any = load(folder) if folder else deepcopy(source)
@@ -88,15 +102,40 @@ def export(
             raise BoxelError(
                 f"{path}: the model cannot be exported ({first_line(error)}); train it with another backbone."
             ) from error
+        if precision == "float16":
+            to_float16(file)
+        elif precision == "int8":
+            to_int8(file, _record_inputs(graph, model, file, pixels))
         written = onnx.load(file)
-        onnx.helper.set_model_props(written, describe(graph, folder))
+        onnx.helper.set_model_props(written, describe(graph, folder) | {"precision": precision})
         onnx.save(written, file)
-        check = graph.check(model, graph.runtime(model, file), pixels)
+        check = graph.check(model, graph.runtime(model, file), pixels, precision)
         if not check.agrees:
-            raise BoxelError(
-                f"{path} is not written: onnxruntime and torch differ ({check}); try other versions of the two."
-            )
+            remedy = "try other versions of the two" if precision == "float32" else "choose another precision"
+            raise BoxelError(f"{path} is not written: onnxruntime and torch differ ({check}); {remedy}.")
     return check
+
+
+def _record_inputs(
+    graph: Graph, model: Any, file: Path, images: Sequence[NDArray[np.uint8]]
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield what the graph's file is given when it is checked on images, one after another."""
+    session, inputs = load_session(file), []
+
+    class Recorder:
+        """The session, which keeps its inputs."""
+
+        get_inputs = session.get_inputs
+
+        def run(self, names: Any, given: dict[str, NDArray[Any]]) -> Any:
+            inputs.append(given)
+            return session.run(names, given)
+
+    runner = graph.runtime(model, Recorder())
+    for image in images:
+        graph.check(model, runner, [image])
+        yield from inputs
+        inputs.clear()
 
 
 def export_beside(folder: Path) -> None:

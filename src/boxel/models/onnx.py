@@ -6,6 +6,7 @@ They decode the outputs as `boxel.models.exported` does, which runs exported fil
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,11 +18,16 @@ from boxel.models.exported.detector import MaskGrid, split_detections
 from boxel.models.semantic.model import Segmenter
 from boxel.utils.onnx import load_session
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 
 class OnnxBoxCaseg:
     """A BoxCaseg whose network is its exported file; for :func:`~boxel.models.boxcaseg.inference.soft_masks`."""
 
-    def __init__(self, model: BoxCaseg, path: str | Path, threads: int | None = None) -> None:
+    def __init__(
+        self, model: BoxCaseg, path: str | Path | InferenceSession, threads: int | None = None
+    ) -> None:
         self.extract_crops = model.extract_crops
         self._session = load_session(path, threads or torch.get_num_threads())
         self._names = [node.name for node in self._session.get_inputs()]
@@ -38,7 +44,9 @@ class OnnxBoxCaseg:
 class OnnxDetector:
     """A detector whose `detect` is its exported file's; for :func:`~boxel.models.inference.predict_batch`."""
 
-    def __init__(self, model: Detector, path: str | Path, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Detector, path: str | Path | InferenceSession, threads: int | None = None
+    ) -> None:
         self.categories, self.config, self.settings = model.categories, model.config, model.settings
         self.parameters = model.parameters
         self._session = load_session(path, threads or torch.get_num_threads())
@@ -71,7 +79,9 @@ class OnnxMaskRCNN(OnnxDetector):
 class OnnxSegmenter:
     """A segmenter whose network is its exported file; for `predict_label_map` of `boxel.models.semantic.inference`."""
 
-    def __init__(self, model: Segmenter, path: str | Path, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Segmenter, path: str | Path | InferenceSession, threads: int | None = None
+    ) -> None:
         self.categories, self.settings = model.categories, model.settings
         self.parameters = model.parameters
         self.network = OnnxFullyConvolutional(model, path, threads)
@@ -80,7 +90,9 @@ class OnnxSegmenter:
 class OnnxFullyConvolutional:
     """The network of a segmenter, run from its exported file."""
 
-    def __init__(self, model: Segmenter, path: str | Path, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Segmenter, path: str | Path | InferenceSession, threads: int | None = None
+    ) -> None:
         self.stride, self.padding_color = model.network.stride, model.network.padding_color
         self._session = load_session(path, threads or torch.get_num_threads())
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from boxel.utils.errors import BoxelError, first_line
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+Precision: TypeAlias = Literal["float32", "float16", "int8"]
+"""The type of the weights and activations of an exported file."""
 
-def load_session(path: str | Path, threads: int = 1) -> InferenceSession:
-    """Open an ONNX file for inference on the CPU, with some threads per call; several threads may call the session."""
+
+def load_session(path: str | Path | InferenceSession, threads: int = 1) -> InferenceSession:
+    """Open an ONNX file for inference on the CPU, with some threads per call; several threads may call the session.
+
+    A session, or what runs like one, is returned as it is.
+    """
+    if not isinstance(path, (str, Path)):
+        return path
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for what it does while it is imported
     import onnxruntime
 

@@ -6,7 +6,7 @@ written once, and all numbers of a row are of that file:
 * MB: its size; of torch, that of the weights;
 * accuracy: mask AP of detectors, IoU of the objects of segmenters, mean mask IoU of `boxcaseg` in true boxes, on the
   test images; lost: what torch has more;
-* agreement with torch on the test images, as `boxel export` states it;
+* agreement with torch on a quarter of the test images, in the words of `boxel export`;
 * ms: median and quartiles of the network's calls with one test image, or 16 of its crops, all ways taking turns.
 
 int8 is calibrated on training images. The latencies of all methods are measured last, after the line "latencies", so

@@ -13,7 +13,7 @@ import boxel
 from boxel.cli import main
 from boxel.data.annotations import Category
 from boxel.data.synthetic import write_scenes
-from boxel.exporting.onnx import export_beside
+from boxel.exporting.onnx import export, export_beside
 from boxel.labeling.teachers import detector, make_teacher
 from boxel.models import io
 from boxel.utils.errors import BoxelError
@@ -100,9 +100,15 @@ def copy_another(run):
     onnx.save(model, run / "model.onnx")
 
 
+def halve_precision(run):
+    pytest.importorskip("onnx")
+    export(run, run / "model.onnx", precision="float16")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (halve_precision, "it is float16"),
         (change_weights, "it was made from other weights or settings"),
         (change_settings, "it was made from other weights or settings"),
         (cut_file, "it cannot be run"),

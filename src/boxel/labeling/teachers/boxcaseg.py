@@ -67,9 +67,11 @@ def open_network(source: str, threads: int = 1) -> ExportedBoxToMask | None:
     try:
         network = ExportedBoxToMask(ExportedFile(path, threads))
         digests = model_digests(folder)  # of the folder that it was made from
-        if {name: network.file.about.get(name) for name in digests} == digests:
+        same = {name: network.file.about.get(name) for name in digests} == digests
+        precision = network.file.about.get("precision", "float32")
+        if same and precision == "float32":
             return network
-        reason = "it was made from other weights or settings"
+        reason = f"it is {precision}" if same else "it was made from other weights or settings"
     except BoxelError as error:  # damaged, or another model's
         logger.debug("%s", error)
         reason = "it cannot be run"

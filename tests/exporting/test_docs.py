@@ -59,6 +59,21 @@ def test_boxinst(boxinst, pixels, tmp_path, monkeypatch, factor):
 
 
 @pytest.mark.slow
+def test_openvino(boxinst, pixels, tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install openvino")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pixels[100:196, 150:278]).save("street.jpg")
+    model = boxinst()
+    export(model, "model.onnx", ["street.jpg"])
+    start, call, _ = snippet("boxinst").partition("boxes, scores, labels, mask_logits, image_index = session")
+    assert call
+    found, expected = run("", start + snippet("openvino")), model.predict("street.jpg")
+    assert len(expected) > 10
+    np.testing.assert_array_equal(found["labels"], expected.labels)
+    np.testing.assert_allclose(found["boxes"], expected.boxes, atol=0.1)
+
+
+@pytest.mark.slow
 def test_mask_rcnn(mask_rcnn, pixels, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(pixels[100:196, 150:278]).save("street.jpg")

@@ -134,7 +134,7 @@ def find_subjects(args: Any, truth: Annotations) -> Iterator[Subject]:
         yield Subject(
             kind.partition(",")[0],
             folder,
-            lambda model, semantic=semantic: measure(model, truth, semantic)[0],
+            lambda model, semantic=semantic: measure(model, truth, semantic, batch_size=1)[0],
             lambda model, call=call: call(model, image),
         )
     folder = find_folder("boxcaseg")

@@ -180,12 +180,12 @@ def train_and_measure(args: Any, name: str, kind: str, seed: int) -> list[float]
     return measure(load(out), truth.class_agnostic(), run.semantic)
 
 
-def measure(model: Any, truth: Annotations, semantic: bool) -> list[float]:
-    """Return the accuracy of a run, or of its exported file, on a class-agnostic dataset."""
+def measure(model: Any, truth: Annotations, semantic: bool, batch_size: int = 4) -> list[float]:
+    """Return the accuracy of a run on a class-agnostic dataset."""
     if semantic:
         metrics = measure_segmenter(truth, model)
         return [metrics["per_class"]["object"], metrics["mean_iou"]]
-    results = predict_dataset(model, truth, batch_size=4)
+    results = predict_dataset(model, truth, batch_size=batch_size)
     masks, boxes = coco_ap(truth, results, "segm"), coco_ap(truth, results, "bbox")
     return [masks["AP"], masks["AP50"], masks["AP75"], boxes["AP"]]
 
@@ -206,9 +206,10 @@ def trained_runs(args: Any, kind: str) -> Iterator[tuple[str, Path, Annotations,
     What is missing is trained first. The dataset learned from has all masks.
     """
     for name in args.sets:
-        train_and_measure(args, name, kind, args.seed)
-        training, truth = read_set(args.data, name)
-        yield SETS[name], row_folder(args.out, f"{name}, {kind}", args.seed), training, truth
+        folder = row_folder(args.out, f"{name}, {kind}", args.seed)
+        if not (folder / "model.safetensors").exists():
+            train_and_measure(args, name, kind, args.seed)
+        yield SETS[name], folder, *read_set(args.data, name)
 
 
 def read_set(data: Path, name: str) -> tuple[Annotations, Annotations]:

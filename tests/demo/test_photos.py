@@ -55,6 +55,6 @@ def test_boxes_are_drawn_beside_masks_two_images_per_row(tmp_path):
     draw_photos(read(tmp_path / "masks.json"), tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (600, 1200, 3)
-    gray, tinted, blank = [100] * 3, [132, 72, 144], [255] * 3  # 0.6 of the gray and 0.4 of (190, 110, 240)
+    gray, tinted, blank = [100] * 3, [132, 72, 144], [255] * 3  # 0.6 of the gray and 0.4 of (180, 30, 210)
     centers = sheet[150::300, 150::300].tolist()
     assert centers == [[gray, tinted, gray, tinted], [gray, gray, blank, blank]]

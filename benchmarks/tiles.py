@@ -30,7 +30,7 @@ from boxel.masks.rle import decode, encode, encode_in_box
 
 SIDE = 500
 ACCURACY_SIDE = 2500
-SIZES = (2500, 5000, 10_000)
+SIZES = (10_000,)
 LARGE_TILE = 1000
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser = arguments(__doc__, data=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--side", type=int, default=ACCURACY_SIDE)
-    parser.add_argument("--tiles", type=int, nargs="*", default=[350, 500, 1000])
+    parser.add_argument("--tiles", type=int, nargs="*", default=[350, 500])
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     args = parser.parse_args()
     data = read(args.data / "domains/measure/sat_buildings/val.json")

@@ -30,7 +30,11 @@ class Parser(ArgumentParser):
         )
         self.options = command.options()
         self._show_all = show_all
-        must = [option.name + " ..." * option.several for option in self.options if option.positional]
+        must = [
+            f"[{option.name}]" if option.value_optional else option.name + " ..." * option.several
+            for option in self.options
+            if option.positional
+        ]
         self.usage = " ".join([self.prog, *must, "[flags]"])  # what must be given; of all the flags, none is
         groups = {
             option.group: self.add_argument_group(option.group) for option in self.options if option.group
@@ -49,6 +53,7 @@ class Parser(ArgumentParser):
             how |= {"metavar": option.metavar or default_metavar(option.hint)}
             how |= {"nargs": "?", "const": ""} if option.value_optional else {}
         if option.positional:
+            how |= {"default": SUPPRESS} if option.value_optional else {}
             group.add_argument(option.dest, **how | {"metavar": option.name})
         else:
             unknown = option.default is None or option.is_setting

@@ -66,10 +66,10 @@ class Guard:
         }
         refusal = self._refuse(scope, headers)
         if refusal is not None:
-            await _answer(send, *refusal)
+            await answer(send, *refusal)
         elif self._is_link(scope):
             cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/"
-            await _answer(send, 303, "", {"location": "/", "set-cookie": cookie})
+            await answer(send, 303, "", {"location": "/", "set-cookie": cookie})
         else:
             with suppress(asyncio.CancelledError):  # the server ends, and waits no longer
                 await self._pass_on(scope, receive, send)
@@ -115,7 +115,7 @@ class Guard:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self._max_body(scope):  # in chunks, so that its length was not stated
-                await _answer(send, *self._TOO_LARGE)
+                await answer(send, *self._TOO_LARGE)
                 return
         messages = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
@@ -140,7 +140,7 @@ def _read_cookies(text: str, name: str) -> list[str]:
     return [value for found, _, value in pairs if found == name]
 
 
-async def _answer(send: Send, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
+async def answer(send: Send, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
     """Answer with a reason as JSON."""
     body = json.dumps({"error": reason}).encode() if reason else b""
     own = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store"}

@@ -77,17 +77,22 @@ def serve_review(
     return count_states(review)
 
 
-def run_app(app: Guard, listener: socket.socket, on_start: Callable[[], None]) -> None:
-    """Answer requests until Ctrl-C or SIGTERM; `on_start` is called once they are accepted."""
+def run_app(
+    app: Guard, listener: socket.socket, on_start: Callable[[], None], max_wait: int = _MAX_WAIT
+) -> None:
+    """Answer requests until Ctrl-C or SIGTERM; `on_start` is called once they are accepted.
+
+    Those that are under way at the end have some seconds left.
+    """
     try:
         with _sigterm_as_ctrl_c():
             on_start()
-            uvicorn.Server(_configure(app)).run(sockets=[listener])
+            uvicorn.Server(_configure(app, max_wait)).run(sockets=[listener])
     except KeyboardInterrupt:  # which uvicorn raises again once it has closed
         pass
 
 
-def _configure(app: Guard) -> uvicorn.Config:
+def _configure(app: Guard, max_wait: int) -> uvicorn.Config:
     """Return the settings of a server that behaves alike whatever uvicorn finds installed."""
     return uvicorn.Config(
         app,
@@ -98,7 +103,7 @@ def _configure(app: Guard) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=_MAX_WAIT,
+        timeout_graceful_shutdown=max_wait,
     )
 
 

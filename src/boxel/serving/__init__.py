@@ -1,4 +1,4 @@
-"""Masks of boxes for annotation tools: what Label Studio and CVAT ask for, in their own protocols."""
+"""Models as web services: masks of boxes for Label Studio and CVAT in their protocols, and predictions as COCO JSON."""
 
 import lazy_loader as _lazy
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.formats.names import stay_inside
-from boxel.data.images import ImageError, read_image
+from boxel.data.images import MAX_PIXELS, ImageError, image_size, read_image
 from boxel.review.guard import MAX_IMAGE
 from boxel.utils.errors import BoxelError, UsageError, one_line
 
@@ -41,18 +41,24 @@ _OPENER = build_opener(_NoRedirect)
 def decode_base64(text: str, name: str) -> NDArray[np.uint8]:
     """Decode an image file that a request holds as base64, (H, W, 3) uint8 RGB."""
     try:
-        return _decode(base64.b64decode(text, validate=True), name)
+        return decode_file(base64.b64decode(text, validate=True), name)
     except ValueError as error:
         raise BoxelError(f"{name} is not base64 ({error}); send the bytes of an image file.") from error
 
 
-def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
+def decode_file(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode the content of an image file, (H, W, 3) uint8 RGB, unless its header states too many pixels."""
     if len(content) > MAX_IMAGE:
         raise BoxelError(f"{name} has more than {MAX_IMAGE:,} bytes; shrink it.")
     with tempfile.TemporaryDirectory(prefix="boxel-serve-") as folder:
         path = Path(folder, "image")
         path.write_bytes(content)
         try:
+            width, height = image_size(path)
+            if width * height > max_pixels:
+                raise BoxelError(
+                    f"{name} has {width} x {height} pixels, more than {max_pixels:,}; shrink it."
+                )
             return read_image(path)
         except ImageError as error:
             raise BoxelError(str(error).replace(str(path), name)) from None
@@ -109,7 +115,7 @@ class ImageSource:
                 file = self._find_file(parse_qs(parts.query).get("d", [""])[-1])
                 if file is not None:
                     return read_image(file)
-            return _decode(self._fetch(self._complete(address, task)), name)
+            return decode_file(self._fetch(self._complete(address, task)), name)
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             needs_key = isinstance(error, HTTPError) and error.code in (401, 403)
             remedy = "set the variable LABEL_STUDIO_API_KEY" if needs_key else "check the address"

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from boxel.labeling.box_segmenter import BoxSegmenter
 from boxel.review.app import answer_errors
-from boxel.review.guard import Guard, Scope
+from boxel.review.guard import App, Guard, Scope
 from boxel.review.serve import listen, run_app
 from boxel.serving import cvat, label_studio
 from boxel.serving.images import ImageSource
@@ -65,16 +65,12 @@ def serve_tool(
         BoxelError: The teacher cannot be loaded, or the port cannot be used.
     """
     config = config or ServeConfig()
-    is_open = not _is_loopback(config.host)
-    if is_open and not config.token:
-        logger.warning(
-            "`host` %s is open to other machines, and so are your images; protect them with `token`",
-            config.host,
-        )
-    source = ImageSource(config.images, config.hosts, trusts=bool(config.token) or not is_open)
+    warn_if_open(config.host, config.token)
+    trusts = bool(config.token) or is_loopback(config.host)
+    source = ImageSource(config.images, config.hosts, trusts)
     segmenter = BoxSegmenter(config.teacher, device=config.device, workers=1)
     app = FastAPI(title="boxel", docs_url=None, redoc_url=None, openapi_url=None)
-    answer_errors(app, _log)
+    answer_errors(app, log_error)
     module = cvat if tool == "cvat" else label_studio
     with listen(config.port, config.host, module.DEFAULT_PORT) as listener:
         port = listener.getsockname()[1]
@@ -86,13 +82,22 @@ def serve_tool(
         run_app(guard, listener, lambda: on_start(f"http://{config.host}:{port}"))
 
 
-def _log(error: BoxelError) -> str:
+def warn_if_open(host: str, token: str | None) -> None:
+    """Warn if other machines may send requests without a password."""
+    if not is_loopback(host) and not token:
+        logger.warning(
+            "`host` %s is open to other machines, and so are your images; protect them with `token`", host
+        )
+
+
+def log_error(error: BoxelError) -> str:
     """Log the error of a request, and return what is answered."""
     logger.warning("%s", error)
     return str(error)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether an address is of this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -102,13 +107,18 @@ def _is_loopback(host: str) -> bool:
 class ToolGuard(Guard):
     """Pass on only requests of programs, with the password if there is one; those of browsers are refused."""
 
-    _TOO_LARGE = 413, f"a request has at most {MAX_BODY:,} bytes"
+    _MAX_BODY = MAX_BODY
+    _PAGES = 403, "requests of web pages are refused; connect Label Studio or CVAT itself"
+
+    def __init__(self, app: App, token: str, port: int) -> None:
+        super().__init__(app, token, port)
+        self._TOO_LARGE = 413, f"a request has at most {self._MAX_BODY:,} bytes"
 
     def _refuse(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
-            return 403, "requests of web pages are refused; connect Label Studio or CVAT itself"
+            return self._PAGES
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        if not length.isdecimal() or int(length) > self._MAX_BODY:
             return self._TOO_LARGE
         if self.token and not self._knows(_read_password(headers.get("authorization", ""))):
             return 401, "give the token of `boxel serve` as the password of Basic authentication"
@@ -118,7 +128,7 @@ class ToolGuard(Guard):
         return False
 
     def _max_body(self, scope: Scope) -> int:
-        return MAX_BODY
+        return self._MAX_BODY
 
 
 def _read_password(header: str) -> str:

@@ -15,10 +15,12 @@ from boxel.exporting import export
 from boxel.exporting.check import compare
 from boxel.masks.grids import paste_grids
 from boxel.masks.paste import paste_windows
+from boxel.masks.rle import decode
 from boxel.models.exported import ExportedBoxToMask, ExportedDetector, ExportedSegmenter
 from boxel.models.exported.resizing import resize_image
 from boxel.models.inference import resize, to_tensor
 from boxel.models.io import load
+from boxel.serving.model import ModelService
 from boxel.utils.errors import BoxelError, UsageError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("onnx_installed")]
@@ -237,3 +239,20 @@ def test_a_folder_may_have_the_suffix(tmp_path: Path) -> None:
     with pytest.raises(BoxelError, match="is not a model folder: it has no config"):
         load(tmp_path / "run.onnx")
     shutil.rmtree(tmp_path / "run.onnx")
+
+
+def test_a_served_segmenter_describes_each_class_of_an_image(
+    segmenter: Any, exported: Any, photo: Path
+) -> None:
+    model = load(exported(segmenter("fcrn"), "fcrn"))
+    expected = model.predict(photo)
+    answer = ModelService(model, "fcrn.onnx").predict([photo.read_bytes()] * 2, None, {})
+    assert answer["images"] == [{"id": number, "width": 451, "height": 300} for number in (1, 2)]
+    rows = [row for row in answer["annotations"] if row["image_id"] == 2]
+    shown = np.unique(expected.labels).tolist()
+    assert [row["category_id"] for row in rows] == [model.categories[label].id for label in shown]
+    assert len(rows) > 1 and sum(row["area"] for row in rows) == 300 * 451
+    for row, label in zip(rows, shown, strict=True):
+        mask = decode(row["segmentation"]) > 0
+        np.testing.assert_array_equal(mask, expected.labels == label)
+        assert row["score"] == pytest.approx(expected.scores[mask].mean(), abs=1e-5)

@@ -14,8 +14,8 @@ def _evaluate_options() -> list[Option]:
     from boxel.evaluation.config import EvaluateConfig
 
     subject = (
-        "a model folder or one on the Hugging Face Hub, COCO results, texts of a YOLO, a labeled dataset, or a folder "
-        "of label maps"
+        "a model folder or one on the Hugging Face Hub, a file of `boxel export`, COCO results, texts of a YOLO, a "
+        "labeled dataset, or a folder of label maps"
     )
     trimap = "plot mean IoU near true boundaries and away from them (semantic models)"
     return [

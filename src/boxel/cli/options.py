@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 JSON_HELP = "write the result as JSON to this file; - prints it instead of a table"
 MODEL_HELP = (
-    "a model folder, boxcaseg, boxcaseg-boxes, boxinst, or OWNER/NAME[@REVISION] on the Hugging Face Hub"
+    "a model folder, a file of `boxel export`, boxcaseg, boxcaseg-boxes, boxinst, or OWNER/NAME[@REVISION] on the "
+    "Hugging Face Hub"
 )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike, to_image
-from boxel.data.windows import ArrayWindows, ImageWindows, open_windows
+from boxel.data.windows import ImageWindows, open_windows
 from boxel.masks.rle import Rle, decode_all
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import write_text
@@ -175,13 +175,6 @@ def map_windows(
         with open_windows(source, in_parts) as image:
             results.append(replace(predict(image), source=source))
     return results if several else results[0]
-
-
-def map_images(
-    images: ImageLike | Sequence[ImageLike], predict: Callable[[NDArray[np.uint8]], ResultT]
-) -> ResultT | list[ResultT]:
-    """Return what is predicted from the pixels of an image, or a list of it for a list or tuple of images."""
-    return map_windows(images, lambda image: predict(cast(ArrayWindows, image).pixels), in_parts=False)
 
 
 def image_id_from_name(path: str | Path) -> int | str:

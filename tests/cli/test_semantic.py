@@ -95,7 +95,7 @@ def test_fcrn_instances_is_trained_on_a_semantic_model_and_evaluated(
     [
         (["predict", "RUN", "PHOTOS", "--score-threshold", "0.5"], 2, "--score-threshold does nothing here"),
         (["predict", "RUN", "PHOTOS", "--shifts", "3"], 1, "shifts is 3; with cells of 8 pixels"),
-        (["predict", "boxcaseg", "PHOTOS", "--detector", "RUN"], 1, "a FCRN predicts no instances"),
+        (["predict", "boxcaseg", "PHOTOS", "--detector", "RUN"], 1, "the model (FCRN) predicts no instances"),
         (["evaluate", "RUN", "MAPS", "--baselines", "box"], 2, "--baselines does nothing here"),
         (["evaluate", "MAPS/labels", "MAPS", "--flip"], 2, "--flip does nothing here"),
         (["evaluate", "RUN", "MAPS", "--class-list", "cityscape"], 1, "Did you mean 'cityscapes'?"),

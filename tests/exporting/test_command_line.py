@@ -161,7 +161,7 @@ def test_a_file_is_evaluated_like_its_run(work: Path, monkeypatch, method: str, 
         (
             "predict boxcaseg.onnx data/images --detector fcrn.onnx",
             1,
-            "a ExportedSegmenter predicts no instances",
+            "the model (ExportedSegmenter) predicts no instances",
         ),
         ("predict mask-rcnn.onnx data/images --draw-score best", 2, "the model has no score thresholds"),
         ("predict gone.onnx data/images", 1, "gone.onnx: there is no such file; check the path."),

@@ -327,7 +327,7 @@ def test_inference_config_is_that_of_the_training():
     assert own() == InferenceConfig(800, 1333)
     assert own(views={"long_side": 320}) == InferenceConfig(320, 320)
     assert own(views={"long_side": None}).short_side is None
-    with pytest.raises(BoxelError, match="a SimpleNamespace predicts no instances"):
+    with pytest.raises(BoxelError, match=r"the model \(SimpleNamespace\) predicts no instances"):
         inference_config(SimpleNamespace(settings={}))
 
 

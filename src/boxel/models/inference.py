@@ -38,7 +38,7 @@ def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
     """
     if not hasattr(model, "detect"):
         raise BoxelError(
-            f"a {type(model).__name__} predicts no instances; choose a model that does, e.g. a run of boxinst."
+            f"the model ({type(model).__name__}) predicts no instances; choose one that does, e.g. `boxinst`."
         )
     return apply_settings(model, inference_config_from_training(model.settings), settings)
 

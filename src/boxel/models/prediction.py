@@ -274,7 +274,7 @@ def _prepare(
     instances: Any = finder or model
     if instances.kind != "detector":
         raise BoxelError(
-            f"a {type(instances).__name__} predicts no instances; choose a model that does, e.g. a run of boxinst."
+            f"the model ({type(instances).__name__}) predicts no instances; choose one that does, e.g. `boxinst`."
         )
     return model, finder, instances.configure(**settings)
 

@@ -35,18 +35,20 @@ import torch
 from _record import Table
 from _runs import take_turns
 from pycocotools import mask as coco_mask
-from retention import RUNS, arguments_of_runs, measure, read_set, trained_runs
+from retention import RUNS, arguments_of_runs, read_set, trained_runs
 
 from boxel.data import Annotations
 from boxel.data.images import read_image
+from boxel.evaluation import coco_ap
+from boxel.evaluation.semantic import measure_segmenter
 from boxel.exporting import export
 from boxel.exporting.onnx import make_graph
 from boxel.models.box_masks import box_masks
 from boxel.models.boxcaseg.inference import soft_masks
-from boxel.models.inference import inference_config, resize, to_tensor
+from boxel.models.inference import inference_config, predict_batch, resize, to_tensor
 from boxel.models.io import find_folder, load
 from boxel.models.onnx import OnnxSegmenter
-from boxel.models.semantic.inference import cells_to_pixels, semantic_inference_config
+from boxel.models.semantic.inference import cells_to_pixels, predict_label_map, semantic_inference_config
 from boxel.utils.onnx import Precision
 
 KINDS = ("BoxInst, masks", "Mask R-CNN, masks", "FCRN, masks", "BoxSup, masks")
@@ -130,11 +132,11 @@ def find_subjects(args: Any, truth: Annotations) -> Iterator[Subject]:
     for kind in KINDS:
         ((_, folder, _, _),) = trained_runs(args, kind)
         semantic = RUNS[kind].semantic
-        call = segmenter_call if semantic else detector_call
+        accuracy, call = (object_iou, segmenter_call) if semantic else (mask_ap, detector_call)
         yield Subject(
             kind.partition(",")[0],
             folder,
-            lambda model, semantic=semantic: measure(model, truth, semantic, batch_size=1)[0],
+            lambda model, accuracy=accuracy: accuracy(model, truth),
             lambda model, call=call: call(model, image),
         )
     folder = find_folder("boxcaseg")
@@ -198,6 +200,26 @@ def crops_call(model: Any, image: Any) -> Callable[[], Any]:
     )
     *crops, _ = model.extract_crops(image, boxes, boxes)
     return lambda: model.predict_logits(*crops)
+
+
+def mask_ap(model: Any, truth: Annotations) -> float:
+    """Return the mask AP of a detector, image by image."""
+    results: list[Any] = []
+    for index in range(len(truth)):
+        (found,) = predict_batch(model, [read_image(truth.image_path(index))])
+        rows = found.to_coco(truth.image_ids[index])
+        results += [{**row, "category_id": truth.categories[0].id} for row in rows]
+    return coco_ap(truth, results, "segm")["AP"]
+
+
+def object_iou(model: Any, truth: Annotations) -> float:
+    """Return the IoU of the objects of a segmenter."""
+
+    def predict_batch(images: Any, config: Any) -> Any:
+        return [predict_label_map(model, image, config) for image in images]
+
+    segmenter: Any = SimpleNamespace(categories=model.categories, predict_batch=predict_batch)
+    return measure_segmenter(truth, segmenter, semantic_inference_config(model))["per_class"]["object"]
 
 
 def mean_iou(model: Any, truth: Annotations) -> float:

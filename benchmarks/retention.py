@@ -177,15 +177,11 @@ def train_and_measure(args: Any, name: str, kind: str, seed: int) -> list[float]
     steps = args.semantic_steps if run.semantic else args.steps
     options = SETTINGS | {"config": run.recipe, "steps": steps, "seed": seed} | run.settings
     train_once(run.method, training, out, **options)
-    return measure(load(out), truth.class_agnostic(), run.semantic)
-
-
-def measure(model: Any, truth: Annotations, semantic: bool, batch_size: int = 4) -> list[float]:
-    """Return the accuracy of a run on a class-agnostic dataset."""
-    if semantic:
+    truth, model = truth.class_agnostic(), load(out)
+    if run.semantic:
         metrics = measure_segmenter(truth, model)
         return [metrics["per_class"]["object"], metrics["mean_iou"]]
-    results = predict_dataset(model, truth, batch_size=batch_size)
+    results = predict_dataset(model, truth, batch_size=4)
     masks, boxes = coco_ap(truth, results, "segm"), coco_ap(truth, results, "bbox")
     return [masks["AP"], masks["AP50"], masks["AP75"], boxes["AP"]]
 

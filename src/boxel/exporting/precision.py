@@ -77,7 +77,8 @@ def to_int8(path: Path, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> None:
     """Quantize the trained layers of a file, each channel on its own; activations by the ranges they have for inputs.
 
     Two kinds of layers stay float32, at the cost of few bytes: those whose results leave the trained modules, which
-    would round scores and boxes, and those that are applied to several levels, which differ in their ranges.
+    would round scores and boxes, and those that are applied to several levels, which differ in their ranges;
+    onnxruntime 1.32 aborts when it opens a file in which these are quantized.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static

@@ -346,9 +346,7 @@ for call in (lambda: boxel.train("boxinst", "boxes.json", images="images"), lamb
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [
-        f"boxel.{n}" for n in ("train", "load", "predict", "export")
-    ]
+    assert [line.split()[0] for line in lines] == [f"boxel.{n}" for n in ("train", "load", "load", "export")]
     assert all(line.endswith("which is not installed; pip install 'boxel[train]'") for line in lines)
 
 

@@ -32,7 +32,7 @@ def test_a_model_and_its_label_maps_have_the_same_trimap(place: Path, tmp_path: 
     assert Image.open(tmp_path / "new" / "trimap.png").format == "PNG"
     said = capsys.readouterr().out
     mean, table, plot = (
-        said.index("\nmean "),
+        said.index("\nmean_iou: "),
         said.index("\nwidth  boundary  interior\n"),
         said.index("\nplot: "),
     )

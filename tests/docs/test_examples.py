@@ -14,6 +14,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 WITHOUT_EXAMPLE = {
     "Calibration": "of `fit_calibration`, whose example shows it",
+    "Comparison": "of `compare`, which evaluates models",
     "Crops": "of `extract_crops`, whose example shows it",
     "Detector": "a base class; its subclasses have one",
     "DrawSummary": "of `draw_dataset`, which writes files",
@@ -21,6 +22,7 @@ WITHOUT_EXAMPLE = {
     "LabelResult": "of `label_data`, whose example shows it",
     "LabeledImage": "of `label_image`, whose example shows it",
     "MergedTasks": "of `merge_tasks`, whose example shows it",
+    "ModelServeConfig": "settings of `serve_model`",
     "NextMask": "of `choose_next`, whose example shows it",
     "OperatingPoint": "of `best_threshold`, whose example shows it",
     "PredictionSummary": "of `predict`, which writes files",
@@ -30,6 +32,7 @@ WITHOUT_EXAMPLE = {
     "ServeConfig": "settings of `serve_tool`",
     "Segmenter": "a base class; its subclasses have one",
     "Teacher": "a protocol; the page on labels shows how to write one",
+    "serve_model": "of `boxel serve`, which waits for requests",
     "serve_review": "of `boxel review`, which waits for a browser",
     "serve_tool": "of `boxel serve`, which waits for an annotation tool",
     "write_evaluation_report": "of `boxel evaluate --report`, which gathers what it takes",

@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from boxel.data.formats.builder import Builder
 from boxel.evaluation.semantic import measure_segmenter
 from boxel.evaluation.tune_crf import VALUES, Trial, best_crf, descend, format_trials, tune_crf
 from boxel.models.semantic.inference import semantic_inference_config
+from boxel.models.semantic.model import Segmenter
 from boxel.utils.errors import BoxelError
 
 CLASSES = [Category(1, "field"), Category(2, "thing")]
@@ -43,9 +44,11 @@ class Coarse(nn.Module):
 def model():
     network = Coarse()
     weight = nn.Parameter(torch.zeros(1))
-    return SimpleNamespace(
+    segmenter = SimpleNamespace(
         network=network, parameters=lambda: iter([weight]), categories=tuple(CLASSES), settings={}
     )
+    segmenter.predict_batch = MethodType(Segmenter.predict_batch, segmenter)
+    return segmenter
 
 
 @pytest.fixture

@@ -376,7 +376,10 @@ def test_what_is_not_a_request_is_refused(server: Server, load: Any, data_uri: s
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        ([], "boxel: --for is missing; give the annotation tool: label-studio or cvat.\n"),
+        (
+            [],
+            "boxel: give either a model to serve, or with --for the annotation tool: label-studio or cvat.\n",
+        ),
         (["--for", "labelme"], "boxel: --for is labelme; give "),
         (["--for", "cvat", "--token", "x", "--host", "no.such.host.invalid"], "boxel: no.such.host.invalid:"),
         (

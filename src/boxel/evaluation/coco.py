@@ -211,6 +211,7 @@ def encode_boundary(rle: Rle) -> Rle:
     """Encode the boundary of a mask: its pixels within 2 % of the image's diagonal of the outline.
 
     Examples:
+        >>> from boxel.masks.rle import encode
         >>> encode_boundary(encode(np.ones((40, 30), np.uint8)))["size"]
         [40, 30]
 

@@ -88,8 +88,9 @@ def make_teacher(
             return sam.SamTeacher(source, where, margin, refined, batch=1 if where == "cpu" else SAM_BATCH)
         if is_exported(name):
             return open_exported(name, device, threads)
-        if name in BUNDLED or "/" in name or Path(name).is_dir():
-            network = open_network(name, threads) if resolve_device(device) == "cpu" else None
+        is_here = name in BUNDLED or Path(name).is_dir()
+        if is_here or "/" in name:
+            network = open_network(name, threads) if is_here and resolve_device(device) == "cpu" else None
             if network is not None:
                 shown, identity = Path(name).as_posix(), identify(model_folder(name))
                 return BoxCasegTeacher(network.soft_masks, shown, identity, network.threshold)

@@ -153,7 +153,6 @@ class ExportedDetector(ExportedModel):
             BoxelError: A file cannot be read as an image, or a setting is unknown, out of range or cannot be followed.
         """
         config = self.configure(**settings)
-
         return map_windows(
             images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile is not None
         )

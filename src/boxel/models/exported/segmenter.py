@@ -78,7 +78,6 @@ class ExportedSegmenter(ExportedModel):
             BoxelError: A file cannot be read as an image, or a setting is unknown, out of range or cannot be followed.
         """
         config = self.configure(**settings)
-
         return map_windows(
             images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile is not None
         )

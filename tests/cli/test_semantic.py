@@ -45,7 +45,9 @@ def test_predicted_label_maps_score_like_their_model(place: Path, tmp_path: Path
     assert main(["evaluate", str(run), str(masks), "--json", str(metrics)]) == 0
     from_masks = read_metrics(metrics)
     found, expected = from_masks.pop("worst_images"), of_run.pop("worst_images")
-    assert from_masks == of_run and [row["mean_iou"] for row in found] == [row["mean_iou"] for row in expected]
+    assert from_masks == of_run and [row["mean_iou"] for row in found] == [
+        row["mean_iou"] for row in expected
+    ]
 
 
 def test_train_learns_from_predicted_label_maps(place: Path, tmp_path: Path, capsys) -> None:

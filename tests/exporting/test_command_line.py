@@ -200,3 +200,51 @@ def test_a_boxcaseg_takes_the_boxes_of_a_detector_and_labels(work: Path) -> None
     assert run(work, f"label data/boxes.json --teacher {bundled.parent} --out b.json")[0] == 0
     ours, theirs = (boxel.read(work / name) for name in ("a.json", "b.json"))
     assert ours.has_mask.any() and ours.segmentations.tolist() == theirs.segmentations.tolist()
+
+
+def test_an_old_result_stays_if_no_image_can_be_predicted_on(
+    work: Path, capsys: pytest.CaptureFixture
+) -> None:
+    old, torn = work / "old.json", str(work / "data" / "images" / "torn.png")
+    old.write_text("[]")
+    assert main(["predict", str(work / "boxinst.onnx"), torn, "--out", str(old)]) == 1
+    assert "old.json is not written: none of 1 image can be predicted on.\n" in capsys.readouterr().err
+    assert old.read_text() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        (
+            "predict boxinst.onnx data/images --every 2",
+            2,
+            "--every does nothing here, since there is no video",
+        ),
+        (
+            "predict fcrn.onnx data/images --out a.geojson",
+            2,
+            "label maps are written into a folder; name one",
+        ),
+        (
+            "export boxinst model.bin",
+            2,
+            "model.bin: exported files are known by their suffix; end the name in .onnx",
+        ),
+        (
+            "export boxinst.onnx again.onnx",
+            1,
+            "boxinst.onnx is an exported model, and a run folder is needed here",
+        ),
+    ],
+)
+def test_what_would_be_another_result_is_refused(
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    line: str,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(work)
+    assert main(line.split()) == code
+    assert message in capsys.readouterr().err

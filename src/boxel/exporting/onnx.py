@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 NUM_IMAGES = 4
 """Images that a file is checked on by default."""
 
+INT8_IMAGES = 20
+"""Images from which the ranges of activations are known well enough."""
+
 OPSET = 19
 """The first version of ONNX's operators with a deformable convolution."""
 
@@ -81,9 +84,13 @@ def export(
         raise missing_extra("an export", error, "onnx") from error
     if precision == "int8" and not images:
         raise UsageError(
-            "`precision` is int8 and there are no `images`; give 20 or more of the kind to predict on."
+            f"`precision` is int8 and there are no `images`; give {INT8_IMAGES} or more of the kind to predict on."
         )
+    if precision == "int8" and len(images or ()) < INT8_IMAGES:
+        logger.warning("int8 is calibrated on %d images; give %d or more", len(images or ()), INT8_IMAGES)
     path = Path(path)
+    if path.suffix.lower() != ".onnx":
+        raise UsageError(f"{path}: exported files are known by their suffix; end the name in .onnx.")
     folder = find_folder(source) if isinstance(source, (str, Path)) else None
     model: Any = load(folder) if folder else deepcopy(source)
     graph = make_graph(model.cpu().eval())

@@ -178,6 +178,13 @@ def find_folder(source: str | Path) -> Path:
     folder = model_folder(source) if parse_hub_id(source) is None else download(source)
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        what = (
+            "an exported model, and a run folder"
+            if folder.suffix.lower() == ".onnx"
+            else "a file, and a model"
+        )
+        raise BoxelError(f"{source} is {what} is needed here; name the folder of a training.")
     parent = Path(source).parent
     close = nearest(str(source), [*(str(path) for path in parent.glob("*/")), *BUNDLED])
     raise BoxelError(f"{source}: there is no such model folder; check the path.{close}")

@@ -36,7 +36,8 @@ from boxel.utils.ahead import work_ahead
 from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
-from boxel.utils.frames import frame_stem
+from boxel.utils.frames import frame_stem, split_frame
+from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
 from boxel.viz.output import refuse_folder_of_images
 from boxel.viz.video import Drawings
@@ -163,9 +164,13 @@ def predict(
     out = Path(out or ("predictions" if model.kind == "segmenter" else "predictions.json"))
     if out.is_dir() and model.kind != "segmenter":
         raise UsageError(f"{out} is a folder; name a file to write.")
+    if out.suffix in (".json", ".geojson") and model.kind == "segmenter":
+        raise UsageError(f"`out` is {out}, and label maps are written into a folder; name one.")
     score = 0.3 if model.kind == "segmenter" else settle_draw_score(finder or model, draw_score)
     errors: list[str] = []
     paths = find_images(sources, lambda message: _skip(message, errors), every)
+    if every != 1 and not any(split_frame(path) for path in paths):
+        raise UsageError("`every` does nothing here, since there is no video; remove it.")
     predictions = iter_predictions(
         model, paths, config, batch_size, boxes=boxes, detector=finder, errors=errors
     )
@@ -185,6 +190,10 @@ def predict(
             future.result()  # an error in writing ends all
             count += 1
             advance(1)
+    if not count:
+        raise BoxelError(
+            f"{out} is not written: none of {count_noun(len(paths), 'image')} can be predicted on."
+        )
     return replace(writer.finish(count, errors, model.kind == "segmenter"), draw_score=score)
 
 

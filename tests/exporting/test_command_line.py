@@ -208,7 +208,7 @@ def test_an_old_result_stays_if_no_image_can_be_predicted_on(
     old, torn = work / "old.json", str(work / "data" / "images" / "torn.png")
     old.write_text("[]")
     assert main(["predict", str(work / "boxinst.onnx"), torn, "--out", str(old)]) == 1
-    assert "old.json is not written: none of 1 image can be predicted on.\n" in capsys.readouterr().err
+    assert "old.json is not written: none of its images can be predicted on.\n" in capsys.readouterr().err
     assert old.read_text() == "[]"
 
 

@@ -37,7 +37,6 @@ from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
 from boxel.utils.frames import frame_stem, split_frame
-from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
 from boxel.viz.output import refuse_folder_of_images
 from boxel.viz.video import Drawings
@@ -191,9 +190,7 @@ def predict(
             count += 1
             advance(1)
     if not count:
-        raise BoxelError(
-            f"{out} is not written: none of {count_noun(len(paths), 'image')} can be predicted on."
-        )
+        raise BoxelError(f"{out} is not written: none of its images can be predicted on.")
     return replace(writer.finish(count, errors, model.kind == "segmenter"), draw_score=score)
 
 

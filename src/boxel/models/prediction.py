@@ -157,14 +157,8 @@ def predict(
     _check_positive(batch_size=batch_size, every=every)
     model, finder, config = _prepare(model, boxes, detector, device, settings)
     if model.kind == "segmenter" and (batch_size, draw_score) != (1, None):
-        raise UsageError(
-            "`batch_size` and `draw_score` do nothing here, since the model is semantic; remove them."
-        )
-    out = Path(out or ("predictions" if model.kind == "segmenter" else "predictions.json"))
-    if out.is_dir() and model.kind != "segmenter":
-        raise UsageError(f"{out} is a folder; name a file to write.")
-    if out.suffix in (".json", ".geojson") and model.kind == "segmenter":
-        raise UsageError(f"`out` is {out}, and label maps are written into a folder; name one.")
+        raise UsageError("`batch_size` and `draw_score` do nothing here: the model is semantic; remove them.")
+    out = _settle_out(out, is_semantic=model.kind == "segmenter")
     score = 0.3 if model.kind == "segmenter" else settle_draw_score(finder or model, draw_score)
     errors: list[str] = []
     paths = find_images(sources, lambda message: _skip(message, errors), every)
@@ -245,6 +239,16 @@ def drawing_names(paths: Sequence[Path]) -> list[str]:
     if len(set(stems)) < len(stems):
         stems = [path.as_posix().strip("/").replace("/", "_") for path in paths]
     return [f"{stem}.jpg" for stem in stems]
+
+
+def _settle_out(out: str | Path | None, is_semantic: bool) -> Path:
+    """Return the folder of label maps, or the file of instances; refuse one for the other."""
+    path = Path(out or ("predictions" if is_semantic else "predictions.json"))
+    if path.is_dir() and not is_semantic:
+        raise UsageError(f"{path} is a folder; name a file to write.")
+    if path.suffix in (".json", ".geojson") and is_semantic:
+        raise UsageError(f"`out` is {path}, and label maps are written into a folder; name one.")
+    return path
 
 
 def _check_positive(**numbers: int) -> None:

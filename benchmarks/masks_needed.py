@@ -14,12 +14,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from _record import REPO
-from retention import RUNS, SETS, read_rows
+from retention import HINTS, RUNS, SETS, read_rows
+
+FROM_MASKS = "BoxInst, masks"
 
 KINDS = {
     kind: 1.0 if run.base is None else run.share
     for kind, run in RUNS.items()
-    if run.method == "boxinst" and (run.base is None or run.settings == RUNS["BoxInst, boxes"].settings)
+    if kind == FROM_MASKS or (run.base == FROM_MASKS and run.settings == HINTS)
 }
 """Shares of the instances with masks, by the kind of run."""
 

@@ -268,7 +268,10 @@ def summarize(rows: Rows, base: str, note: str) -> None:
             means[kind] += [statistics.fmean(shares)] if shares else []
         if true:
             table.add(images, spread([*true.values()]), *cells)
-    table.add("mean", None, *(statistics.fmean(own) if own else None for own in means.values()))
+    complete = max(map(len, means.values()))  # a mean of some kinds of images alone would mislead
+    table.add(
+        "mean", None, *(statistics.fmean(own) if len(own) == complete else None for own in means.values())
+    )
     table.write(sorted({seed for *_, seed in rows}))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from boxel import BoxSegmenter, __version__
 from boxel.cli import main
 from boxel.data.formats.brush import decode_brush
 from boxel.masks.rle import mask_iou, to_rle
+from boxel.serving.serve import listen_announced
 
 Server: TypeAlias = Any  # of conftest.py
 
@@ -401,3 +403,11 @@ def test_ctrl_c_ends_the_command(serve: Any) -> None:
     with serve("--for", "label-studio", "--teacher", "ellipse") as server:
         pass
     assert server.code == 0 and server.err == ""
+
+
+def test_another_port_than_the_known_one_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        default = taken.getsockname()[1]
+        with listen_announced(None, "127.0.0.1", default) as other:
+            assert other.getsockname()[1] != default
+    assert caplog.messages == [f"port {default} is in use; a free one is taken"]

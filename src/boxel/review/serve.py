@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
 import secrets
 import signal
@@ -25,8 +23,6 @@ from boxel.review.selection import count_states
 from boxel.review.service import ReviewService
 from boxel.review.session import Review
 from boxel.utils.errors import UsageError
-
-logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 """The page is for this machine only."""
@@ -132,8 +128,6 @@ def listen(port: int | None, host: str, default: int) -> socket.socket:
         except OSError as error:
             number = error.errno or 0  # negative if the host has no address
             problem = os.strerror(number) if number > 0 else error.strerror or str(error)
-            if error.errno == errno.EADDRINUSE and port is None:
-                logger.warning("port %d is in use; a free one is taken", wanted)
         except OverflowError:
             problem = "ports end at 65535"
     where = f"port {wanted}" if host == HOST else f"{host}:{wanted}"

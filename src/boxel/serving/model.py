@@ -29,9 +29,9 @@ from boxel.models.io import AnyModel, load_on
 from boxel.models.label_map import LabelMap
 from boxel.review.app import answer_errors
 from boxel.review.guard import Receive, Scope, Send, answer
-from boxel.review.serve import listen, run_app
+from boxel.review.serve import run_app
 from boxel.serving.images import decode_file
-from boxel.serving.serve import ToolGuard, is_loopback, log_error, warn_if_open
+from boxel.serving.serve import ToolGuard, is_loopback, listen_announced, log_error, warn_if_open
 from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError
 
@@ -96,7 +96,7 @@ def serve_model(config: ModelServeConfig, on_start: Callable[[str], None] = prin
     """
     warn_if_open(config.host, config.token)
     service = ModelService(load_on(config.model, config.device), config.model)
-    with listen(config.port, config.host, DEFAULT_PORT) as listener:
+    with listen_announced(config.port, config.host, DEFAULT_PORT) as listener:
         port = listener.getsockname()[1]
         guard = ModelGuard(make_app(service), config.token or "", port, is_loopback(config.host))
         run_app(guard, listener, lambda: on_start(f"http://{config.host}:{port}"), _MAX_WAIT)

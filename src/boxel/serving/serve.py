@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def serve_tool(
     app = FastAPI(title="boxel", docs_url=None, redoc_url=None, openapi_url=None)
     answer_errors(app, log_error)
     module = cvat if tool == "cvat" else label_studio
-    with listen(config.port, config.host, module.DEFAULT_PORT) as listener:
+    with listen_announced(config.port, config.host, module.DEFAULT_PORT) as listener:
         port = listener.getsockname()[1]
         if tool == "cvat":
             cvat.add_cvat(app, segmenter, config.teacher, port)
@@ -80,6 +81,14 @@ def serve_tool(
             label_studio.add_label_studio(app, segmenter, config.teacher, source)
         guard = ToolGuard(app, config.token or "", port)
         run_app(guard, listener, lambda: on_start(f"http://{config.host}:{port}"))
+
+
+def listen_announced(port: int | None, host: str, default: int) -> socket.socket:
+    """Listen as `boxel review` does, and warn of another port than the one that tools and scripts know."""
+    listener = listen(port, host, default)
+    if port is None and listener.getsockname()[1] != default:
+        logger.warning("port %d is in use; a free one is taken", default)
+    return listener
 
 
 def warn_if_open(host: str, token: str | None) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from boxel.cli import main
 from boxel.data import example_scenes, write
-from boxel.evaluation import compare, instance_ious, paired_bootstrap, to_results
+from boxel.evaluation import compare, evaluate, instance_ious, paired_bootstrap, to_results
 from boxel.evaluation.bootstrap import draw_images, paired_difference
+from boxel.evaluation.compare import _without_classes_if_any
 from boxel.evaluation.scores import MaskScores
 from boxel.utils.errors import UsageError
 
@@ -117,3 +118,17 @@ def test_a_run_that_has_learned_from_the_images_is_announced(files, tmp_path, mo
     assert "b was trained on" in page
     rows = [re.sub(r"<[^>]*>", "|", row) for row in re.findall(r"<tr>.*?</tr>", page)]
     assert "||name||a||b||" in rows and not any("optim.lr" in row for row in rows)
+
+
+def test_all_are_compared_without_classes_if_one_knows_none(files, caplog):
+    truth, everything, _ = files
+    wrong = [row | {"category_id": truth.categories[0].id} for row in json.loads(everything.read_text())]
+    found = [
+        evaluate(wrong, truth, class_agnostic=True, boundary=False),
+        evaluate(wrong, truth, boundary=False),
+    ]
+    assert found[1].metrics["mask"]["AP"] < 0.9
+    same = _without_classes_if_any(found, truth, {})
+    assert [one.metrics["mask"]["AP"] for one in same] == pytest.approx([1, 1])
+    assert "not all subjects know classes, so that all are compared without" in caplog.text
+    assert _without_classes_if_any(found[1:] * 2, truth, {}) == found[1:] * 2

@@ -129,6 +129,8 @@ def compare(
                 f"{subject} gives {kinds[-1]} and {subjects[0]} {kinds[0]}, which have no metric in common; compare "
                 "subjects of one kind."
             )
+    if kinds[0] == "detections":
+        found = _without_classes_if_any(found, truth, given)
     scores = [one.scores for one in found if one.scores is not None]
     by_image = np.stack([one.image_scores() for one in scores])
     runs = [read_training(subject) if Path(subject).is_dir() else None for subject in subjects]
@@ -143,7 +145,24 @@ def compare(
         per_class = _compare_classes(found)
         source = scores[0].truth.file or "the ground truth"
         write_comparison_report(vars(comparison), cards, per_class, runs, _SAMPLES, report, source)
-    return replace(comparison, notes=notes)
+    return comparison
+
+
+def _without_classes_if_any(
+    found: list[Evaluation], truth: str | Path | Annotations, given: Mapping[str, Any]
+) -> list[Evaluation]:
+    """Return the evaluations, all without classes if one of the subjects knows none."""
+    scores = [one.scores for one in found if one.scores is not None]
+    without = [one.truth.categories == one.truth.class_agnostic().categories for one in scores]
+    if all(without) or not any(without):
+        return found
+    logger.warning("not all subjects know classes, so that all are compared without")
+    kept = {name: given[name] for name in ("images", "categories") if name in given}
+    how = kept | {"class_agnostic": True, "boundary": False}
+    return [
+        one if alone else replace(evaluate(one.results or [], truth, **how), kind=one.kind)
+        for one, alone in zip(found, without, strict=True)
+    ]
 
 
 def _name(subjects: Sequence[str | Path]) -> list[str]:
@@ -223,15 +242,13 @@ def _draw_differences(
     truth, cards = scores[0].truth, []
     for image in order:
         drawn = draw_image(scores, image)
-        pictures: dict[str, str] | str = drawn if isinstance(drawn, str) else {"truth": drawn[0]["truth"]}
-        if isinstance(pictures, dict):
-            for k, (name, one) in enumerate(zip(names, drawn, strict=True)):
-                pictures[f"{name}: {by_image[k, image]:.3f}"] = one["prediction"]  # type: ignore[index]
-        cards.append(
-            {
-                "file_name": truth.paths[image],
-                "image_id": truth.image_ids[image],
-                "pictures": pictures,
-            }
-        )
+        pictures: dict[str, str] | str
+        if isinstance(drawn, str):
+            pictures = drawn
+        else:
+            shown = zip(names, by_image[:, image], drawn, strict=True)
+            predicted = {f"{name}: {score:.3f}": one["prediction"] for name, score, one in shown}
+            pictures = {"truth": drawn[0]["truth"]} | predicted
+        card = {"file_name": truth.paths[image], "image_id": truth.image_ids[image], "pictures": pictures}
+        cards.append(card)
     return cards

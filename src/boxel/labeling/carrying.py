@@ -7,6 +7,7 @@ times how well the flow there and the flow back agree, so that frames that are f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
@@ -144,7 +145,7 @@ def _find_better(
     """Return the best mask that others lend to an instance, within its region, its quality and where it is from."""
     best, found = float(quality[row]), None
     region = pixel_region(data.boxes[row], *_size(data, row), slack)
-    try:
+    with suppress(BoxelError):  # an image or a mask that cannot be read has been reported
         crop = _cut(read(int(data.image_index[row])), data.boxes[row])
         for other in others:
             if quality[other] <= best:
@@ -154,10 +155,8 @@ def _find_better(
             there, back = _flow(crop.gray, source.gray), _flow(source.gray, crop.gray)
             grid = _GRID + there
             error = np.linalg.norm(there + _remap(back, grid), axis=2)
-            near = (
-                cv2.dilate((_remap(mask, grid / source.scale + source.corner) > 0.5).astype(np.uint8), _NEAR)
-                > 0
-            )
+            inside = _remap(mask, grid / source.scale + source.corner) > 0.5
+            near = cv2.dilate(inside.astype(np.uint8), _NEAR) > 0
             estimate = float(quality[other] * np.exp(-error[near].mean() / _ERROR)) if near.any() else 0.0
             if estimate > best:
                 y, x = np.mgrid[region.top : region.bottom, region.left : region.right]
@@ -165,14 +164,10 @@ def _find_better(
                 lent = _remap(mask, _remap(grid.astype(np.float32), at) / source.scale + source.corner) > 0.5
                 if lent.any():
                     best, found = estimate, (lent, estimate, other)
-    except BoxelError:  # an image or a mask that cannot be read has been reported
-        return found
     return found
 
 
-_GRID = np.stack(np.meshgrid(np.arange(_SIDE), np.arange(_SIDE)), axis=2).astype(
-    np.float32
-)  # x, y of the pixels
+_GRID = np.stack(np.meshgrid(*[np.arange(_SIDE, dtype=np.float32)] * 2), axis=2)  # x, y of the pixels
 
 
 def _cut(gray: NDArray[np.uint8], box: NDArray[np.float64]) -> _Crop:

@@ -176,6 +176,8 @@ class MergedTasks:
     """
 
     data: Annotations
+    _record: _Record = field(repr=False)
+    _folder: Path = field(repr=False)
     corrected: list[ImageId] = field(default_factory=list)
     accepted: list[ImageId] = field(default_factory=list)
     classes: list[ImageId] = field(default_factory=list)
@@ -186,8 +188,6 @@ class MergedTasks:
     waiting: list[ImageId] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     _settled: set[Key] = field(default_factory=set, repr=False)  # they are as the tool has them
-    _record: _Record = field(default=None, repr=False)  # type: ignore[assignment]
-    _folder: Path = field(default=Path(), repr=False)
 
     def __len__(self) -> int:
         """Number of objects that were merged."""
@@ -280,7 +280,7 @@ def merge_tasks(
     changes = compare(record.output, found)
     _refuse_lost(path, record, found, changes)
     absent = [record.output.paths[image] for image in changes.removed_images]
-    merged = MergedTasks(data, absent=absent, _record=record, _folder=path)
+    merged = MergedTasks(data, record, path, absent=absent)
     changes.removed_images = []
     changes.shapes += _find_undone(record, found, changes)
     edits = _join_earlier(record, collect(record.output, found, changes).rows, absent)

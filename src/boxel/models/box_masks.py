@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from boxel.data.annotations import Category
-from boxel.masks.boxes import box_to_pixels
+from boxel.data.sources import ImageLike, to_image
+from boxel.masks.boxes import box_to_pixels, to_corners
 from boxel.masks.crops import SoftMasks, resample
 from boxel.masks.rle import Rle, encode_in_box
 from boxel.models.instances import Instances
+from boxel.utils.errors import UsageError
 
 
 class BoxToMask(Protocol):
@@ -51,6 +54,17 @@ def segment_boxes(
     return Instances(
         boxes.astype(np.float32), scores, labels.astype(np.int64), rles, categories, (height, width)
     )
+
+
+def predict_boxes(
+    model: Any, image: ImageLike, boxes: ArrayLike, settings: Mapping[str, object]
+) -> Instances:
+    """Predict the masks of boxes of an image, whose class is unknown; there are no settings to give."""
+    if settings:
+        raise UsageError(f"predict() of BoxCaseg has no setting {next(iter(settings))!r}; leave it out.")
+    corners, pixels = to_corners(boxes), to_image(image)
+    labels = np.zeros(len(corners), dtype=np.int64)
+    return replace(segment_boxes(model, pixels, corners, labels, model.categories[:1]), source=image)
 
 
 def resegment(model: BoxToMask, image: NDArray[np.uint8], instances: Instances) -> Instances:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike
 from boxel.masks.paste import paste_windows
-from boxel.models.inference import inference_config, predict_batch, predict_each
+from boxel.models.inference import evaluation_mode, inference_config, predict_batch
 from boxel.models.instances import Instances
 from boxel.models.settings import InferenceConfig
-from boxel.models.tiles import predict_in_tiles
+from boxel.models.tiles import predict_images
 from boxel.utils.config import Config
 
 Target = dict[str, Any]
@@ -181,7 +181,6 @@ class Detector(nn.Module):
         Raises:
             BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
-        config = inference_config(self, **settings)
-        return predict_each(
-            self, images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile
-        )
+        config = self.configure(**settings)
+        with evaluation_mode(self):
+            return predict_images(self, images, config)

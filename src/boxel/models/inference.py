@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 from torchvision.transforms.v2 import functional as F
 
-from boxel.data.sources import ImageLike
-from boxel.data.windows import ImageWindows
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle
 from boxel.masks.suppression import mask_nms
-from boxel.models.instances import Instances, ResultT, map_windows
+from boxel.models.instances import Instances
 from boxel.models.settings import InferenceConfig, apply_settings, resize_factor
 from boxel.models.thresholds import min_scores
 from boxel.utils.errors import BoxelError
@@ -112,17 +110,6 @@ def open_pool(model: nn.Module, workers: int | None = None) -> Iterator[tuple[Ex
             yield pool, workers
     finally:
         torch.set_num_threads(threads)
-
-
-def predict_each(
-    model: nn.Module,
-    images: ImageLike | Sequence[ImageLike],
-    predict: Callable[[ImageWindows], ResultT],
-    tile: int | None,
-) -> ResultT | list[ResultT]:
-    """Return the prediction of an image, or those of a list or tuple of images, with the model in eval mode."""
-    with evaluation_mode(model):
-        return map_windows(images, predict, in_parts=tile is not None)
 
 
 def to_tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:

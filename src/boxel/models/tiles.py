@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from boxel.data.sources import ImageLike
 from boxel.data.windows import ImageWindows
 from boxel.masks.boxes import Region
 from boxel.masks.tiles import OVERLAP, TileMasks, cut_tiles, merge_tiles, tile_core
-from boxel.models.instances import Instances
+from boxel.models.instances import Instances, map_windows
 from boxel.models.label_map import LabelMap
 
 PredictBatch: TypeAlias = Callable[[Sequence[NDArray[np.uint8]], Any], Sequence[Any]]
@@ -43,6 +44,13 @@ def predict_in_tiles(image: ImageWindows, predict: PredictBatch, config: Any, ba
     masks = [TileMasks(one.boxes, one.scores, one.labels, one.rles) for one in parts]
     merged = merge_tiles(tiles, masks, *image.shape, config.class_agnostic_nms)
     return Instances(*merged, parts[0].categories, image.shape)
+
+
+def predict_images(model: Any, images: ImageLike | Sequence[ImageLike], config: Any) -> Any:
+    """Return what a model predicts of an image, or a list of it for a list or tuple of images, by the settings."""
+    return map_windows(
+        images, lambda image: predict_in_tiles(image, model.predict_batch, config), config.tile is not None
+    )
 
 
 def _join_label_maps(tiles: Sequence[Region], found: Iterable[LabelMap], size: tuple[int, int]) -> LabelMap:

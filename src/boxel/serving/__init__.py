@@ -1,4 +1,4 @@
-"""Models as web services: masks of boxes for Label Studio and CVAT in their protocols, and predictions as COCO JSON."""
+"""Web services: masks for Label Studio and CVAT in their protocols, and predictions as COCO JSON."""
 
 import lazy_loader as _lazy
 

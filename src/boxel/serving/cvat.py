@@ -1,4 +1,4 @@
-"""What CVAT asks of serverless functions: the mask of a box, as from an interactor of Nuclio.
+"""CVAT's protocol of serverless functions: the mask in a box, as from an interactor of Nuclio.
 
 The protocol: `LambdaGateway` and `LambdaFunction` in `cvat/apps/lambda_manager/views.py`, and what the page makes of an
 answer in `cvat-core/src/lambda-manager.ts`. CVAT calls a function through Nuclio's dashboard, or directly at its port.

@@ -17,6 +17,7 @@ from boxel.data.synthetic import write_scenes
 from boxel.layers.decoder import Concatenate, TopDown, upsample
 from boxel.losses.head_mixing import mix_heads
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
+from boxel.models.io import load
 from boxel.utils.errors import BoxelError, UsageError
 
 SIDE = 64
@@ -493,4 +494,4 @@ def test_three_scenes_are_learned_from_boxes_and_salient_images(tmp_path):
 
 def test_predict_refuses_settings_that_other_models_have():
     with pytest.raises(UsageError, match=r"predict\(\) of BoxCaseg has no setting 'conf'; leave it out\."):
-        BoxCaseg.predict(None, "street.jpg", [[0, 0, 8, 8]], conf=1)
+        load("boxcaseg").predict("street.jpg", [[0, 0, 8, 8]], conf=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import log
 from typing import Any, ClassVar
 
@@ -13,23 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.data.sources import ImageLike, to_image
+from boxel.data.sources import ImageLike
 from boxel.layers.backbone import Backbone
 from boxel.layers.decoder import Concatenate, FineLevel, TopDown, upsample
 from boxel.layers.norm import synchronize_heads
 from boxel.layers.transfer import TransferredHead, segmentation_head
 from boxel.losses.head_mixing import mix_heads
-from boxel.masks.boxes import to_corners
 from boxel.masks.crops import SoftMasks, extract_crops
 from boxel.masks.rle import decode_all
-from boxel.models.box_masks import box_masks, segment_boxes
+from boxel.models.box_masks import box_masks, predict_boxes
 from boxel.models.boxcaseg.config import BoxCasegConfig
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.boxcaseg.losses import box_losses, mask_loss
 from boxel.models.detector import Target, check_targets
 from boxel.models.inference import evaluation_mode
 from boxel.models.instances import Instances
-from boxel.utils.errors import UsageError
 
 
 class BoxCaseg(nn.Module):
@@ -138,13 +135,8 @@ class BoxCaseg(nn.Module):
             >>> instances.masks.shape
             (1, 48, 64)
         """
-        if settings:
-            raise UsageError(f"predict() of BoxCaseg has no setting {next(iter(settings))!r}; leave it out.")
-        corners, pixels = to_corners(boxes), to_image(image)
-        labels = np.zeros(len(corners), dtype=np.int64)
         with evaluation_mode(self):
-            instances = segment_boxes(self, pixels, corners, labels, self.categories[:1])
-        return replace(instances, source=image)
+            return predict_boxes(self, image, boxes, settings)
 
     def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
         """Predict the logits of the object in (N, 4) boxes, as :func:`~boxel.models.boxcaseg.inference.soft_masks`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -11,13 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boxel.data.annotations import OBJECT, Category
-from boxel.data.sources import ImageLike, to_image
-from boxel.masks.boxes import to_corners
+from boxel.data.sources import ImageLike
 from boxel.masks.crops import SoftMasks, extract_crops, predict_soft_masks
-from boxel.models.box_masks import segment_boxes
+from boxel.models.box_masks import predict_boxes
 from boxel.models.exported.file import ExportedFile, ExportedModel
 from boxel.models.instances import Instances
-from boxel.utils.errors import UsageError
 
 
 class ExportedBoxToMask(ExportedModel):
@@ -58,11 +55,7 @@ class ExportedBoxToMask(ExportedModel):
             BoxelError: The image cannot be read.
             UsageError: The boxes do not have four columns, or there is a setting.
         """
-        if settings:
-            raise UsageError(f"predict() of BoxCaseg has no setting {next(iter(settings))!r}; leave it out.")
-        corners, pixels = to_corners(boxes), to_image(image)
-        labels = np.zeros(len(corners), dtype=np.int64)
-        return replace(segment_boxes(self, pixels, corners, labels, self.categories), source=image)
+        return predict_boxes(self, image, boxes, settings)
 
     def _predict(
         self, image: NDArray[np.uint8], others: NDArray[np.float64], boxes: NDArray[np.float64]

@@ -16,10 +16,10 @@ from boxel.masks.grids import paste_grids
 from boxel.masks.suppression import box_nms, mask_nms
 from boxel.models.exported.file import ExportedFile, ExportedModel, run_by_size
 from boxel.models.exported.resizing import resize_image
-from boxel.models.instances import Instances, map_windows
+from boxel.models.instances import Instances
 from boxel.models.settings import InferenceConfig, apply_settings, resize_factor
 from boxel.models.thresholds import SCORE_THRESHOLDS, min_scores
-from boxel.models.tiles import predict_in_tiles
+from boxel.models.tiles import predict_images
 from boxel.utils.errors import BoxelError
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -152,10 +152,7 @@ class ExportedDetector(ExportedModel):
         Raises:
             BoxelError: A file cannot be read as an image, or a setting is unknown, out of range or cannot be followed.
         """
-        config = self.configure(**settings)
-        return map_windows(
-            images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile is not None
-        )
+        return predict_images(self, images, self.configure(**settings))
 
     def _finish(
         self, found: DetectedArrays, inputs: Sequence[int], size: tuple[int, int], config: InferenceConfig

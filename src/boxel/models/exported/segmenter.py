@@ -15,10 +15,9 @@ from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike
 from boxel.models.exported.file import ExportedFile, ExportedModel, run_by_size
 from boxel.models.exported.resizing import resize_image
-from boxel.models.instances import map_windows
 from boxel.models.label_map import LabelMap
 from boxel.models.settings import SemanticInferenceConfig, check_settings
-from boxel.models.tiles import predict_in_tiles
+from boxel.models.tiles import predict_images
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -77,10 +76,7 @@ class ExportedSegmenter(ExportedModel):
         Raises:
             BoxelError: A file cannot be read as an image, or a setting is unknown, out of range or cannot be followed.
         """
-        config = self.configure(**settings)
-        return map_windows(
-            images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile is not None
-        )
+        return predict_images(self, images, self.configure(**settings))
 
     def _classify(
         self, logits: NDArray[np.float32], inputs: Sequence[int], size: Sequence[int]

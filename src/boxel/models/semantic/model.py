@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike
 from boxel.models.detector import Target, check_targets
-from boxel.models.inference import predict_each
+from boxel.models.inference import evaluation_mode
 from boxel.models.label_map import LabelMap
 from boxel.models.semantic.config import SegmenterConfig
 from boxel.models.semantic.inference import (
@@ -24,7 +24,7 @@ from boxel.models.semantic.inference import (
 from boxel.models.semantic.losses import stack_maps
 from boxel.models.semantic.network import FullyConvolutional
 from boxel.models.settings import SemanticInferenceConfig
-from boxel.models.tiles import predict_in_tiles
+from boxel.models.tiles import predict_images
 
 
 class Segmenter(nn.Module):
@@ -104,10 +104,9 @@ class Segmenter(nn.Module):
         Raises:
             BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
-        config = semantic_inference_config(self, **settings)
-        return predict_each(
-            self, images, lambda image: predict_in_tiles(image, self.predict_batch, config), config.tile
-        )
+        config = self.configure(**settings)
+        with evaluation_mode(self):
+            return predict_images(self, images, config)
 
     def compute_losses(self, scores: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
         """Return the raw losses by name.

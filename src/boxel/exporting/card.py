@@ -50,9 +50,8 @@ def write_card(
     measured = {
         name.removeprefix("val/"): value
         for name, value in metrics.items()
-        if name.startswith("val/")
-        and name != "val/mask_fill"
-        and math.isfinite(value)  # it measures no quality
+        # `mask_fill` measures no quality.
+        if name.startswith("val/") and name != "val/mask_fill" and math.isfinite(value)
     }
     names = [category.name for category in model.categories]
     names = names[1:] if method.kind == "segmenter" and names[0] == "background" else names

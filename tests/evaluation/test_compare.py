@@ -132,3 +132,8 @@ def test_all_are_compared_without_classes_if_one_knows_none(files, caplog):
     assert [one.metrics["mask"]["AP"] for one in same] == pytest.approx([1, 1])
     assert "not all subjects know classes, so that all are compared without" in caplog.text
     assert _without_classes_if_any(found[1:] * 2, truth, {}) == found[1:] * 2
+
+
+def test_one_file_twice_gets_two_short_names(files):
+    truth, everything, _ = files
+    assert compare([everything, everything], truth).names == ["all.json (1)", "all.json (2)"]

@@ -172,7 +172,7 @@ def _name(subjects: Sequence[str | Path]) -> list[str]:
         names = ["/".join(one[-count:]) for one in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{name} ({k + 1})" for k, name in enumerate(names)]
+    return [f"{Path(subject).name} ({k})" for k, subject in enumerate(subjects, 1)]
 
 
 def _compare_metrics(

@@ -24,7 +24,7 @@ from boxel.labeling import LabelConfig, label_image, make_teacher
 from boxel.labeling.fusion import vote_logits
 from boxel.labeling.probabilities import best_threshold, sigmoid
 from boxel.labeling.quality import compute_cues, find_calibration
-from boxel.labeling.runner import load_image
+from boxel.labeling.shard import load_image
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.labeling.teachers.boxcaseg import open_network
 

@@ -27,7 +27,7 @@ from boxel.data.suspects import SUSPECTS, find_suspects
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import label_image
 from boxel.labeling.quality import CUES, compute_cues
-from boxel.labeling.runner import load_image
+from boxel.labeling.shard import load_image
 from boxel.labeling.suspects import MIN_SIDE, standardize
 from boxel.labeling.teachers import make_teacher
 from boxel.masks.boxes import box_iou

@@ -28,6 +28,7 @@ PACKAGES = {
     "boxel.data": "Datasets in memory and on disk, checks, and what PyTorch draws its samples from.",
     "boxel.masks": "Run-length codes, boxes, crops and pasting.",
     "boxel.labeling": "Masks from boxes, with their quality.",
+    "boxel.distributed": "Labeling in shards, on one machine or on many.",
     "boxel.evaluation": "Metrics, baselines and comparisons. Truth comes first, prediction second.",
     "boxel.viz": "Overlays, plots and the report.",
     "boxel.review": "The page to review masks, and what was decided on it.",

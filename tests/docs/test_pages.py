@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from boxel.cli.main import build_parser, split_command
-from boxel.data import read, write
 from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
 from boxel.labeling.api import label_data
@@ -49,21 +48,17 @@ def blocks() -> list[pytest.ParameterSet]:
 def write_input(name: str, folder: Path) -> None:
     """Write what a page assumes.
 
-    `photo`: street.jpg and astronaut.png. `dataset`: boxes.json with photos/. `results`: those of two models. `parts`:
-    labeled parts of a dataset. `runs`: an untrained BoxInst and an untrained FCRN, with street.jpg.
+    `photo`: street.jpg and astronaut.png. `dataset`: boxes.json with photos/. `results`: those of two models.
+    `runs`: an untrained BoxInst and an untrained FCRN, with street.jpg.
     """
     if name == "photo":
         write_sample_images(folder / "all")
         for copy in ("astronaut.png", "street.jpg"):
             shutil.copy(folder / "all" / "astronaut.png", folder / copy)
         return
-    truth = write_scenes(folder, 8 if name == "parts" else 2, height=64, width=96)
+    truth = write_scenes(folder, 2, height=64, width=96)
     (folder / "images").rename(folder / "photos")
     (folder / "masks.json").rename(folder / "val_masks.json")
-    if name == "parts":
-        truth = read(folder / "val_masks.json", images=folder / "photos")
-        for k in range(len(truth)):
-            write(truth.select_images([k]), folder / f"masks_{k}.json")
     if name == "runs":
         (folder / "photos" / "000000.png").rename(folder / "street.jpg")
         network = {"backbone": "resnet10t", "weights": "none"}

@@ -7,7 +7,7 @@ import pytest
 
 import boxel
 from boxel.data.suspects import describe_suspects, find_suspects, mark_suspect
-from boxel.labeling import runner
+from boxel.labeling import shard
 from boxel.labeling.api import label_data
 from boxel.labeling.fusion import LabeledImage
 from boxel.labeling.quality import CUES
@@ -89,7 +89,7 @@ def test_marks_are_written_kept_and_go_with_an_edit(make_set, tmp_path, monkeypa
 
     plain = run()[1]
     out.unlink(), out.with_suffix(".sqlite").unlink()
-    monkeypatch.setattr(runner, "find_suspect_scores", lambda name: scores(empty=9, far_too_loose=4.4))
+    monkeypatch.setattr(shard, "find_suspect_scores", lambda name: scores(empty=9, far_too_loose=4.4))
     for _ in range(2):
         result, rows = run()
         assert result.describe_suspects() == "2 boxes look wrong: 2 far too loose (annotations 2, 4)"

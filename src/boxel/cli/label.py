@@ -18,6 +18,7 @@ from boxel.utils.errors import UsageError
 def _label_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.labeling.config import LabelConfig
+    from boxel.utils.config import ClosedUnitInterval, PositiveInt
 
     teacher = (
         "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, grabcut-agree, crf, sam:PATH, "
@@ -29,6 +30,10 @@ def _label_options() -> list[Option]:
         "replace boxes that look loose by the tight boxes of good masks; `original_box` keeps the old ones"
     )
     rotated = "add `corners`, the smallest rotated box around each mask, to its fields"
+    engine = (
+        "label in shards into the folder --out: local (this process), processes (--workers of them), or ray"
+    )
+    bad = "with --engine: share of the boxes whose images may fail; above it, the job does"
     annotations, images, _ = DATA  # label maps have no boxes
     return [
         annotations,
@@ -40,6 +45,9 @@ def _label_options() -> list[Option]:
         Option("tighten", tighten, hint=bool, default=False),
         Option("rotated", rotated, hint=bool, default=False),
         Option("calibrate_on", calibrate, aliases=("calibrate",), metavar="FILE", is_input=True),
+        Option("engine", engine, metavar="NAME"),
+        Option("shard", "with --engine: fewest boxes of a shard", PositiveInt, default=10_000),
+        Option("max_bad", bad, ClosedUnitInterval, default=0.01, metavar="SHARE"),
         *(option for option in settings_options(LabelConfig()) if option.dest != "teachers"),
     ]
 
@@ -47,6 +55,9 @@ def _label_options() -> list[Option]:
 def _label(given: dict[str, Any]) -> int:
     from boxel.labeling.api import label_data
 
+    shards = {name: given.pop(name) for name in ("shard", "max_bad")}
+    if "engine" in given:
+        return _label_shards(given | shards)
     report = given.pop("report", None)
     if report:
         check_writable(report, ".html", ".htm")
@@ -71,6 +82,27 @@ def _label(given: dict[str, Any]) -> int:
         words = [given["out"], "--images", str(outcome.data.root), *checked, *draw, "--count", str(count)]
         print(f"next: {shlex.join(['boxel', 'next', *words])} --out next.json")
     return 1 if outcome.failures else 0
+
+
+def _label_shards(given: dict[str, Any]) -> int:
+    from boxel.distributed import label_table
+
+    for name, value in (("to", []), ("report", None), ("tighten", False), ("rotated", False)):
+        if given.pop(name, value) != value:
+            raise UsageError(
+                f"--{name} needs all masks at once; without --engine, or from the folder afterwards."
+            )
+    try:
+        with _interrupted_by_sigterm():
+            outcome = label_table(given.pop("annotations"), given.pop("out"), **given)
+    except KeyboardInterrupt:
+        print(
+            "boxel: stopped; the same command resumes, and no finished shard is labeled again.",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"{outcome.summary()}\nmasks: {outcome.out}")
+    return 1 if outcome.failure else 0
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from docstring_parser import parse as parse_docstring
 from boxel.cli.options import Command, Option
 from boxel.cli.values import choices, default_metavar, default_text, describe_value, plain_type, read_value
 from boxel.utils.errors import BoxelError, UsageError, nearest
+from boxel.utils.urls import is_url
 
 
 class Parser(ArgumentParser):
@@ -81,7 +82,7 @@ class Parser(ArgumentParser):
         for option in self.options:
             value = given.get(option.dest, []) if option.is_input else []
             for path in [value] if isinstance(value, str) else value:
-                if not Path(path).exists():
+                if not is_url(path) and not Path(path).exists():
                     raise BoxelError(f"{path}: there is no such file or folder; check the path.")
 
     def with_flags(self, text: str) -> str:

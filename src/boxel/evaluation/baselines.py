@@ -20,7 +20,7 @@ from boxel.evaluation.results import (
     sizes_by_id,
     to_results,
 )
-from boxel.labeling.runner import load_image
+from boxel.labeling.shard import load_image
 from boxel.masks.boxes import xywh_to_xyxy
 from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import encode

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.labeling.probabilities import sigmoid
-from boxel.labeling.runner import load_image
+from boxel.labeling.shard import load_image
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
 from boxel.masks.rle import decode

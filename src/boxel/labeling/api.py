@@ -239,15 +239,21 @@ def _set_boxes(masks: Annotations, given: Annotations, made: NDArray[np.bool_]) 
 
 
 def load_teachers(
-    teacher: TeacherLike | Sequence[TeacherLike] | None, config: LabelConfig, categories: Sequence[Category]
+    teacher: TeacherLike | Sequence[TeacherLike] | None,
+    config: LabelConfig,
+    categories: Sequence[Category],
+    threads: int | None = None,
 ) -> tuple[list[Teacher], Calibration]:
-    """Make the teachers that are given, else those of the settings; find the calibration of their masks."""
+    """Make the teachers that are given, else those of the settings; find the calibration of their masks.
+
+    Their networks have ``threads`` each, by default a share of the cores for each worker.
+    """
     if config.crf:
         make_teacher("crf")  # which fails now if PyTorch is missing, not at the first image
     if teacher is None:
         teacher = config.teachers
     given = teacher if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
-    threads = max(1, available_cores() // config.workers)
+    threads = threads or max(1, available_cores() // config.workers)
     teachers: list[Teacher] = []
     for source in given or config.teachers:
         if isinstance(source, str | Path):

@@ -15,7 +15,7 @@ from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.guarantee import MIN_SIDE, MIN_TRUE_MASKS, CheckedMasks
 from boxel.labeling.quality import CUES, MIN_MASKS, Calibration, compute_cues, fit_calibration
-from boxel.labeling.runner import describe_failure, load_image
+from boxel.labeling.shard import describe_failure, load_image
 from boxel.labeling.teachers.base import Teacher
 from boxel.utils.errors import BoxelError
 from boxel.utils.progress import progress

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -27,24 +23,27 @@ from boxel.data.checks.masks import (
     find_drawn_masks,
     judge_masks,
 )
-from boxel.data.formats.extras import set_field
-from boxel.data.images import describe_missing, read_image
-from boxel.data.label_maps import UNDECIDED
-from boxel.data.suspects import describe_suspects, find_suspects, mark_suspect
+from boxel.data.images import describe_missing
+from boxel.data.suspects import describe_suspects, find_suspects
 from boxel.data.tightening import describe_tightened
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.guarantee import Guarantee
 from boxel.labeling.outputs import left_out, load_records
-from boxel.labeling.overlaps import PlacedMask
-from boxel.labeling.quality import MIN_MASKS, Calibration, compute_cues
-from boxel.labeling.store import Batch, ImageRows, MaskRow, Store
-from boxel.labeling.suspects import SuspectScores, find_suspect_scores
+from boxel.labeling.quality import MIN_MASKS, Calibration
+from boxel.labeling.shard import (
+    KEEP,
+    LABEL,
+    QUALITY,
+    ImageMasks,
+    Labeler,
+    assign_roles,
+    fill_masks,
+    label_shard,
+    make_labeler,
+)
+from boxel.labeling.store import Batch, ImageRows, Store
 from boxel.labeling.teachers.base import Teacher
-from boxel.masks.boxes import Region
-from boxel.masks.rle import Rle, decode_in_box, encode_in_box
-from boxel.utils.ahead import work_ahead
-from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 from boxel.utils.frames import stored_in
 from boxel.utils.printable import count_noun
@@ -52,27 +51,14 @@ from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-_IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
-# A device that matters is in a teacher's identity.
-_NEUTRAL_SETTINGS = (
-    "workers",
-    "device",
-    "overwrite",
-    "guarantee",
-    "carry",
-)  # the last two come after the store
-_QUALITY = "weights of the quality"  # the setting that is known only after a calibration
 _NOT_CALIBRATED = (
     "the quality is what the bundled network expects of masks that it was not calibrated on: typically 0.07 off, or "
     "0.14 if their teacher is better than the network"
 )
 _UNLIKE = "these images are unlike those that the quality was calibrated on, so it may be wrong"
 _REMEDY = "correct 20 masks that `boxel next --random` draws, and calibrate the quality on them"
-_FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas", "extras")
 MAX_DISTANCE = 2.0
 """Mean distance of the masks of a dataset above which its images are unlike those of the calibration."""
-
-_SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask
 
 
 @dataclass(frozen=True)
@@ -169,18 +155,6 @@ class LabelResult:
         write_report(self.data, path, **known, summary=self.summary(), command=command)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What the masks of a dataset are made from."""
-
-    data: Annotations
-    teachers: Sequence[Teacher]
-    config: LabelConfig
-    calibration: Calibration | None
-    suspect_scores: SuspectScores | None
-    roles: NDArray[np.int8]  # (N,), of each instance
-
-
 def label_images(
     data: Annotations,
     teachers: Sequence[Teacher],
@@ -197,7 +171,8 @@ def label_images(
     Args:
         own: (N,) bool, instances that a user has drawn in an output of the job: their masks stay in any case.
     """
-    settings = _collect_settings(teachers, config, calibration)
+    labeler = make_labeler(teachers, config, calibration)
+    settings = labeler.settings()
     store.check_settings(settings)
     own = np.zeros(len(data.ids), dtype=bool) if own is None else own
     judgment = judge_masks(data)
@@ -205,9 +180,8 @@ def label_images(
     for sentence in _describe_masks(data, judgment, rejected, config.relabel):
         logger.warning("%s", sentence)
     data = drop_masks(data, rejected)
-    scores = find_suspect_scores(teachers[0].name) if len(teachers) == 1 else None
-    job = _Job(data, teachers, config, calibration, scores, _assign_roles(data, config.relabel, own))
-    digests = _fingerprints(data, job.roles)
+    roles = assign_roles(data, config.relabel, own)
+    digests = _fingerprints(data, roles)
     current, finished = set(digests.values()), store.paths()
     todo = {digest: image for image, digest in digests.items() if digest not in finished}
     # A file that occurs a second time, with other boxes, has not changed.
@@ -225,16 +199,16 @@ def label_images(
         what = "it is labeled again, and masks that are not your own may change"
         logger.info("%s: the image or its annotations have changed; %s", path, what)
 
-    failures = _label_and_store(job, todo, store)
+    failures = _label_and_store(data, todo, labeler, roles, store)
     problems = [text for digest, text in failures.items() if is_file(data.image_path(todo[digest]))]
     paths = map(data.image_path, range(len(data)))
     missing = describe_missing(paths) if len(problems) < len(failures) else ""
     if failures and len(failures) == len(current):
         name, reason = data.file or "the dataset", f"the first: {problems[0]}" if problems else missing
         raise BoxelError(f"{name}: none of its {len(digests)} images can be labeled; {reason}")
-    filled, masked, distance = _merge_masks(data, store, digests)
+    filled, masked, distance = fill_masks(data, _stored_masks(store, digests))
     failed = [image for image, digest in digests.items() if digest in failures]
-    unmasked = np.flatnonzero((job.roles == _LABEL) & ~masked & ~np.isin(data.image_index, failed))
+    unmasked = np.flatnonzero((roles == LABEL) & ~masked & ~np.isin(data.image_index, failed))
     _log_problems(data, [*problems, missing], unmasked)
     return LabelResult(
         data=filled,
@@ -271,8 +245,8 @@ def check_store(
                 f"are not in {data.file or 'the dataset in memory'}, or have other boxes there; name another `out`."
             )
     store.put("dataset", file or before or "")
-    stored = (store.get("settings") or {}).get(_QUALITY, "")
-    store.check_settings(_collect_settings(teachers, config, None) | {_QUALITY: stored})
+    stored = (store.get("settings") or {}).get(QUALITY, "")
+    store.check_settings(Labeler(teachers, config).settings() | {QUALITY: stored})
 
 
 def _compare_datasets(data: Annotations, config: LabelConfig, store: Store) -> tuple[int, int]:
@@ -281,7 +255,7 @@ def _compare_datasets(data: Annotations, config: LabelConfig, store: Store) -> t
     if records:
         return left_out(records[-1], data)
     data = drop_masks(data, judge_masks(data).bad & ~data.iscrowd)
-    roles = _assign_roles(data, config.relabel, np.zeros(len(data.ids), dtype=bool))
+    roles = assign_roles(data, config.relabel)
     current = set(_fingerprints(data, roles).values())
     finished = store.paths().keys()
     return len(finished - current), len(finished & current)
@@ -301,21 +275,9 @@ def _describe_masks(
     return sentences + describe_unusable(data, judgment, others, "and masks are made instead")
 
 
-def _collect_settings(
-    teachers: Sequence[Teacher], config: LabelConfig, calibration: Calibration | None
-) -> dict[str, Any]:
-    """Collect all that decides the masks, besides the dataset itself, as plain data by name."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _NEUTRAL_SETTINGS}
-    # The last part of a path: the weights count, not the folder they lie in.
-    settings["teachers"] = [Path(teacher.name).name for teacher in teachers]
-    settings["weights of the teachers"] = [getattr(teacher, "identity", "") for teacher in teachers]
-    settings[_QUALITY] = calibration.identity if calibration else ""
-    return settings
-
-
 def _fingerprints(data: Annotations, roles: NDArray[np.int8]) -> dict[int, bytes]:
     """Return the digest of each image with instances to label."""
-    images = np.unique(data.image_index[roles == _LABEL]).tolist()
+    images = np.unique(data.image_index[roles == LABEL]).tolist()
     return {image: _fingerprint(data, image, roles) for image in images}
 
 
@@ -328,156 +290,40 @@ def _fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> byte
         size = -1
     file = [data.paths[image], size, int(data.widths[image]), int(data.heights[image])]
     names = [data.categories[label].name for label in data.labels[own]]
-    masks = [data.segmentations[i] if roles[i] == _KEEP else None for i in own]
+    masks = [data.segmentations[i] if roles[i] == KEEP else None for i in own]
     content = [file, names, roles[own].tolist(), data.boxes[own].tobytes(), masks]
     return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
 
 
-def _merge_masks(
-    data: Annotations, store: Store, digests: Mapping[int, bytes]
-) -> tuple[Annotations, NDArray[np.bool_], NDArray[np.float64]]:
-    """Fill a dataset with the masks of a store; return it, which instances got a mask, and the distances of these."""
-    images_of: dict[bytes, list[int]] = {}
-    for image, digest in digests.items():
-        images_of.setdefault(digest, []).append(image)
-    filled = replace(data, **{name: getattr(data, name).copy() for name in _FILLED_COLUMNS})
-    masked, distance = np.zeros(len(data.ids), dtype=bool), np.full(len(data.ids), np.nan)
-    for done in store:
-        for image in images_of.get(done.digest, ()):
-            filled.widths[image], filled.heights[image] = done.width, done.height
-            own = data.instances_in(image)
-            for row in done.rows:
-                instance = own[row.position]
-                filled.segmentations[instance] = row.segmentation
-                filled.quality[instance] = np.nan if row.quality is None else row.quality
-                filled.source[instance] = sys.intern(row.source)
-                filled.trusted[instance] = row.trusted
-                filled.areas[instance] = row.area
-                extras = mark_suspect(filled.extras[instance], row.suspect)
-                filled.extras[instance] = set_field(extras, UNDECIDED, row.undecided)
-                masked[instance] = True
-                distance[instance] = np.nan if row.distance is None else row.distance
-    return filled, masked, distance
-
-
-def load_image(data: Annotations, image: int) -> NDArray[np.uint8]:
-    """Read the (H, W, 3) uint8 RGB pixels of an image; refuse one of another size than its annotations state."""
-    path = data.image_path(image)
-    pixels = read_image(path)
-    size = pixels.shape[1], pixels.shape[0]
-    stated = int(data.widths[image]), int(data.heights[image])
-    if all(stated) and stated != size:
-        raise BoxelError(
-            f"{path}: the image has {size[0]} x {size[1]} pixels, but its annotations state {stated[0]} x {stated[1]}, "
-            "so its boxes may lie elsewhere; `boxel check --repair` corrects the size."
-        )
-    return pixels
-
-
-def describe_failure(path: Path, error: Exception) -> str:
-    """Describe in one sentence why an image cannot be labeled."""
-    logger.debug("%s", path, exc_info=error)
-    text = str(error) if isinstance(error, BoxelError) else f"{type(error).__name__}: {one_line(error)}."
-    return text if str(path) in text else f"{path}: cannot be labeled: {text}"
-
-
-def _assign_roles(data: Annotations, relabel: bool, own: NDArray[np.bool_]) -> NDArray[np.int8]:
-    """Return what is done with each instance; masks that a teacher has predicted before are made again."""
-    has_source = np.array([source is not None for source in data.source], dtype=bool)
-    predicted = has_source & np.isfinite(data.quality)
-    masked = data.has_mask & (own | ~(predicted | relabel))
-    roles = np.where(masked, _KEEP, _LABEL).astype(np.int8)
-    roles[data.iscrowd | ~data.has_box] = _SKIP
-    return roles
-
-
-def _label_and_store(job: _Job, todo: Mapping[bytes, int], store: Store) -> dict[bytes, str]:
-    """Label images in threads and commit them in order; return a sentence per image that failed."""
-    data = job.data
-    boxes = np.bincount(data.image_index[job.roles == _LABEL], minlength=len(data))
+def _label_and_store(
+    data: Annotations, todo: Mapping[bytes, int], labeler: Labeler, roles: NDArray[np.int8], store: Store
+) -> dict[bytes, str]:
+    """Label images and commit them in order; return a sentence per image that failed."""
+    boxes = np.bincount(data.image_index[roles == LABEL], minlength=len(data))
+    digests = {image: digest for digest, image in todo.items()}
     failures: dict[bytes, str] = {}
-    label_one = partial(_label_one, job=job)
     with (
-        progress(sum(int(boxes[image]) for image in todo.values()), "boxes") as advance,
-        ThreadPoolExecutor(job.config.workers) as pool,
-        closing(work_ahead(pool, label_one, todo.items(), job.config.workers * _IMAGES_AHEAD)) as results,
+        progress(sum(int(boxes[image]) for image in digests), "boxes") as advance,
+        closing(label_shard(data, digests, labeler, roles)) as results,
         closing(Batch(store)) as batch,
     ):
-        for (digest, image), future in results:
-            try:
-                rows = future.result()
-            except Exception as error:  # other images are still worth labeling
-                failures[digest] = describe_failure(data.image_path(image), error)
+        for image, width, height, rows, failure in results:
+            if failure:
+                failures[digests[image]] = failure
             else:
-                batch.add(rows)
+                batch.add(ImageRows(digests[image], data.paths[image], width, height, list(rows)))
             advance(int(boxes[image]))
     return failures
 
 
-def _label_one(item: tuple[bytes, int], job: _Job) -> ImageRows:
-    """Label one image, given with its digest, in a thread."""
-    (digest, image), data = item, job.data
-    pixels = load_image(data, image)
-    height, width = pixels.shape[:2]
-    own = data.instances_in(image)
-    existing, positions = _split_by_role(job, own, (height, width))
-    boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
-    labeled = label_image(pixels, boxes, labels, job.teachers, job.config, existing)
-    rows = _mask_rows(job, labeled, positions)
-    return ImageRows(digest, data.paths[image], width, height, rows)
-
-
-def _split_by_role(
-    job: _Job, own: NDArray[np.int64], size: tuple[int, int]
-) -> tuple[list[PlacedMask], NDArray[np.int64]]:
-    """Return the masks of an image that stay, and the positions of the instances that get one."""
-    height, width = size
-    existing, positions = [], []
-    for position, instance in enumerate(own.tolist()):
-        x0, y0, x1, y1 = box = job.data.boxes[instance].clip(0, [width, height] * 2)
-        if job.roles[instance] == _SKIP or x1 <= x0 or y1 <= y0:
-            continue
-        if job.roles[instance] == _KEEP:
-            try:
-                mask, left, top = decode_in_box(cast(Rle, job.data.rle(instance, size)))
-                region = Region(left, top, left + mask.shape[1], top + mask.shape[0])
-                existing.append(PlacedMask(box, region, mask > 0))
-                continue
-            except BoxelError as error:
-                logger.warning("%s It is labeled again.", error)
-        positions.append(position)
-    return existing, np.array(positions, dtype=np.int64)
-
-
-def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -> list[MaskRow]:
-    """Encode the masks of an image for the store, with their quality and what may be wrong with their boxes."""
-    count = len(labeled.boxes)
-    reference = job.calibration.reference if job.calibration else None
-    cues = compute_cues(labeled, reference) if job.calibration or job.suspect_scores else np.empty((count, 0))
-    quality = job.calibration.estimate(cues) if job.calibration else np.full(count, np.nan)
-    distance = job.calibration.distance(cues) if job.calibration else np.full(count, np.nan)
-    suspects = job.suspect_scores.judge(cues, labeled) if job.suspect_scores else [None] * count
-    rows = []
-    for index, position in enumerate(positions.tolist()):
-        mask, (left, top, *_) = labeled.masks[index], labeled.regions[index]
-        if mask is None:
-            continue
-        teachers = dict.fromkeys(vote.teacher for vote in labeled.votes if vote.has_opinion(index))
-        undecided, size = labeled.undecided[index], labeled.image.shape[:2]
-        rows.append(
-            MaskRow(
-                position=position,
-                segmentation=msgspec.json.encode(encode_in_box(mask, left, top, *size)),
-                quality=None if np.isnan(quality[index]) else float(quality[index]),
-                source="+".join(teachers),
-                trusted=bool(labeled.trusted[index]),
-                area=int(np.count_nonzero(mask)),
-                suspect=suspects[index],
-                distance=None if np.isnan(distance[index]) else float(distance[index]),
-                undecided=None if undecided is None else encode_in_box(undecided, left, top, *size),
-            )
-        )
-    return rows
+def _stored_masks(store: Store, digests: Mapping[int, bytes]) -> Iterator[ImageMasks]:
+    """Yield the masks that a store has of the images of a dataset, given with their digests."""
+    images_of: dict[bytes, list[int]] = {}
+    for image, digest in digests.items():
+        images_of.setdefault(digest, []).append(image)
+    for done in store:
+        for image in images_of.get(done.digest, ()):
+            yield ImageMasks(image, done.width, done.height, done.rows)
 
 
 def _log_problems(data: Annotations, problems: Sequence[str], unmasked: NDArray[np.int64]) -> None:

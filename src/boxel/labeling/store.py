@@ -115,14 +115,10 @@ class Store:
         if before is None or not self.paths():
             self.put("settings", now)
             return
-        changed = [
-            f"{name} was {_format(before, name)} and is {_format(now, name)}"
-            for name in dict.fromkeys([*before, *now])
-            if before.get(name) != now.get(name)
-        ]
+        changed = describe_changes(before, now)
         if changed:
             raise BoxelError(
-                f"{self.path}: its masks were made with other settings ({'; '.join(changed)}); give the same settings "
+                f"{self.path}: its masks were made with other settings ({changed}); give the same settings "
                 "to resume, or name another `out`; with its masks file as the input, what you corrected is kept."
             )
 
@@ -215,6 +211,20 @@ class Batch:
         images, self._images = self._images, []
         if images:
             self._store.add(images)
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """State which settings, as plain data, have other values than before; empty if none has.
+
+    Examples:
+        >>> describe_changes({"drop": 0.0, "flip": False}, {"drop": 0.5, "flip": False})
+        'drop was 0.0 and is 0.5'
+    """
+    return "; ".join(
+        f"{name} was {_format(before, name)} and is {_format(now, name)}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    )
 
 
 def _format(settings: Mapping[str, Any], name: str) -> str:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.labeling.runner import load_image
+from boxel.labeling.shard import load_image
 from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.review.session import Review

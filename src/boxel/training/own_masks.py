@@ -12,7 +12,8 @@ from boxel.data import Annotations
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import label_image
 from boxel.labeling.quality import CUES, compute_cues
-from boxel.labeling.runner import label_images, load_image
+from boxel.labeling.runner import label_images
+from boxel.labeling.shard import load_image
 from boxel.labeling.store import Store
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher

@@ -57,6 +57,7 @@ EXTRAS = {
     "rasterio": "geo",
     "transformers": "sam",
     "onnx": "onnx",
+    **dict.fromkeys(("ray", "fsspec"), "ray"),
 }
 """The extra that brings a package, by the name of its module."""
 

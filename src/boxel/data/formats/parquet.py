@@ -1,7 +1,8 @@
 """Parquet: a table with one row per image and its objects in a list, for datasets that are read in parts.
 
 It holds all that `Annotations` does. pandas, DuckDB, Ray Data and Hugging Face's datasets read it as it is; categories
-and the other facts about the whole dataset are in the metadata of its schema, as JSON under the key ``boxel``.
+and the other facts about the whole dataset are in the metadata of its schema, as JSON under the key ``boxel``. Tables
+with one row per box are read too; see `box_table`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from msgspec import Raw, Struct
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.formats.box_table import BoxTable, import_pyarrow, is_box_table
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.coco_writer import describe_outside, name_root
 from boxel.data.formats.names import ImageFinder, guess_root
 from boxel.data.splits import standard_split
-from boxel.utils.errors import BoxelError, missing_extra, one_line
+from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
+from boxel.utils.urls import is_url
 
 if TYPE_CHECKING:
     import pyarrow
@@ -59,13 +62,16 @@ def _begins_like_parquet(file: Path) -> bool:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
-def _import_pyarrow() -> Any:
+def holds_boxes(path: Path) -> bool:
+    """Return whether this is a table of boxes, or a folder of some, and not of images."""
+    files = [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))[:1]
+    if not recognize(path):
+        return False
+    pyarrow = import_pyarrow()
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra("a Parquet table", error) from error
-    return pyarrow
+        return is_box_table(pyarrow.parquet.read_schema(files[0]))
+    except (pyarrow.ArrowException, OSError, ValueError):
+        return False  # it is damaged, as its reader states
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -75,10 +81,12 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         path: The file or the folder.
         images: Folder of the images; if None, the one that the table names, or one near it.
     """
-    pyarrow = _import_pyarrow()
+    pyarrow = import_pyarrow()
     files = [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
     if not files:
         raise BoxelError(f"{path}: there is no Parquet table; check the path.")
+    if holds_boxes(path):
+        return _read_boxes(path, images)
     rows = Builder()
     order: list[NDArray[np.int64]] = []
     try:
@@ -104,6 +112,16 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     data = replace(built, map_labels=np.array(dataset.map_labels, dtype=np.int16), void=dataset.void)
     places = np.concatenate([*order, np.zeros(0, dtype=np.int64)])
     return data if (np.diff(places) > 0).all() else data.select_instances(np.argsort(places, kind="stable"))
+
+
+def _read_boxes(path: Path, images: Path | None) -> Annotations:
+    table = BoxTable(path)
+    rows, header = table.read_rows(), table.header
+    stated = "" if is_url(header.images) else header.images
+    first = path if path.is_file() else path / "part"
+    finder = ImageFinder(images) if images else guess_root(first, rows.paths[:3], stated)
+    rows.find_images(finder, path, stay=False)
+    return rows.build(finder.folder, table.categories, path, _from_raw(header.extras))
 
 
 def _append(rows: Builder, batch: pyarrow.RecordBatch, dataset: _Dataset) -> NDArray[np.int64]:
@@ -158,7 +176,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     File names stay as they are. If the folder of the images would not be found from the new file, the metadata names
     it.
     """
-    pyarrow = _import_pyarrow()
+    pyarrow = import_pyarrow()
     text_ids = [name for name, ids in (("image_id", data.image_ids), ("id", data.ids)) if _are_mixed(ids)]
     dataset = _Dataset(
         [(c.id, c.name, c.supercategory, _to_raw(c.extras)) for c in data.categories],

@@ -1,0 +1,5 @@
+"""Label a table of boxes in parts, by one process, by several, or on a cluster."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,112 @@
+"""Bring images to this machine: from URLs of any file system, and out of tar files, as WebDataset has them.
+
+The image ``b.jpg`` of a tar file ``a.tar`` is named ``a.tar/b.jpg``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import NamedTuple
+
+from boxel.utils.ahead import work_ahead
+from boxel.utils.urls import is_url, join_url, open_url
+
+_TOGETHER = 64  # images of URLs that are fetched at once, while those before them are labeled
+_STREAMS = 8
+_TAR = ".tar/"
+
+
+class LocalImages(NamedTuple):
+    """Some images of a list, on this machine.
+
+    Attributes:
+        images: Their places in the list.
+        paths: Their files; one that could not be found does not exist.
+        origins: Where they come from.
+    """
+
+    images: list[int]
+    paths: list[str]
+    origins: list[str]
+
+
+def bring_images(folder: str, names: Sequence[str], images: Iterable[int]) -> Iterator[LocalImages]:
+    """Bring images to this machine, some at a time; what was fetched is removed when the next ones are asked for.
+
+    Args:
+        folder: Path or URL of the folder of the images.
+        names: Names of all images; one that is a URL or an absolute path is not relative to the folder.
+        images: Places of those that are wanted.
+
+    Yields:
+        Each image once; first those that are here already.
+
+    Raises:
+        OSError: A file system cannot be reached, or refuses.
+    """
+    local, remote, tars = dict[int, str](), dict[int, str](), dict[str, dict[int, str]]()
+    for image in images:
+        place = join_url(folder, names[image])
+        if _TAR in place:
+            tars.setdefault(place.partition(_TAR)[0], {})[image] = place
+        elif is_url(place):
+            remote[image] = place
+        else:
+            local[image] = place
+    if local:
+        yield LocalImages([*local], [*local.values()], [*local.values()])
+    items = [*remote.items()]
+    groups = [dict(items[start : start + _TOGETHER]) for start in range(0, len(items), _TOGETHER)]
+    with (
+        ThreadPoolExecutor(1) as pool,
+        closing(work_ahead(pool, _fetch, [*groups, *tars.values()], 1)) as parts,
+    ):
+        for places, future in parts:
+            with future.result() as here:
+                paths = [os.path.join(here, str(image)) for image in places]
+                yield LocalImages([*places], paths, [*places.values()])
+
+
+def _fetch(places: dict[int, str]) -> tempfile.TemporaryDirectory[str]:
+    """Fetch images into a folder, under the numbers that they have."""
+    folder = tempfile.TemporaryDirectory(prefix="boxel-")
+    targets = {place: os.path.join(folder.name, str(image)) for image, place in places.items()}
+    try:
+        first = next(iter(targets))
+        if _TAR in first:
+            _extract(first.partition(_TAR)[0] + ".tar", targets)
+        else:
+            with ThreadPoolExecutor(_STREAMS) as pool:
+                list(pool.map(_copy, targets, targets.values()))
+    except BaseException:
+        folder.cleanup()
+        raise
+    return folder
+
+
+def _copy(place: str, target: str) -> None:
+    try:
+        with open_url(place) as source, open(target, "wb") as file:
+            shutil.copyfileobj(source, file)
+    except FileNotFoundError:
+        if os.path.exists(target):
+            os.remove(target)
+
+
+def _extract(tar: str, targets: dict[str, str]) -> None:
+    """Take images out of a tar file, which is read once from its beginning."""
+    try:
+        with open_url(tar) as stream, tarfile.open(fileobj=stream, mode="r|*") as members:
+            for member in members:
+                target = targets.get(f"{tar}/{member.name.removeprefix('./')}")
+                if target and member.isfile():
+                    with members.extractfile(member) as source, open(target, "wb") as file:  # type: ignore[union-attr]
+                        shutil.copyfileobj(source, file)
+    except (FileNotFoundError, tarfile.TarError):
+        return  # the images that are not here are missing

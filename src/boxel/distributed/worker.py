@@ -1,0 +1,134 @@
+"""Label shards of a table of boxes, one after another, in a process of any engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations
+from boxel.data.checks.masks import drop_masks, judge_masks
+from boxel.data.formats.box_table import BoxTable, Header, write_table
+from boxel.distributed.images import bring_images
+from boxel.distributed.plan import Shard
+from boxel.labeling.api import load_teachers
+from boxel.labeling.config import LabelConfig
+from boxel.labeling.quality import Calibration
+from boxel.labeling.shard import KEEP, LABEL, ImageMasks, assign_roles, fill_masks, label_shard, make_labeler
+from boxel.labeling.teachers import make_teacher
+from boxel.utils.urls import atomic_url, join_url
+
+LABELED, KEPT, EMPTY, CROWD, NO_BOX, FAILED = "labeled", "kept", "empty", "crowd", "no-box", "failed"
+"""What became of a box: it got a mask, kept the one it had, got none since no object was seen in it, is a crowd, has no
+area, or its image could not be labeled."""
+
+_ERRORS = {
+    EMPTY: "no object was seen in the box, or it lies outside the image",
+    NO_BOX: "the box has no area",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a process needs to label shards; it can be sent to another machine.
+
+    Attributes:
+        boxes: Path or URL of the table.
+        header: What its metadata state.
+        images: Path or URL of the folder of the images.
+        out: Path or URL of the folder of the shards.
+        teachers: Names of the teachers.
+        config: Settings.
+        threads: Threads of the networks.
+        calibration: The calibration of the quality, without its reference; None for the one that teachers have.
+        has_reference: Whether the calibration reads the votes of the bundled network.
+    """
+
+    boxes: str
+    header: Header
+    images: str
+    out: str
+    teachers: Sequence[str]
+    config: LabelConfig
+    threads: int
+    calibration: Calibration | None = None
+    has_reference: bool = False
+
+
+@dataclass
+class ShardResult:
+    """What became of the boxes of a shard.
+
+    Attributes:
+        shard: The shard.
+        counts: Number of boxes by what became of them.
+        failure: Why the first image that failed could not be labeled; empty if none failed.
+    """
+
+    shard: Shard
+    counts: Counter[str] = field(default_factory=Counter)
+    failure: str = ""
+
+
+class ShardWorker:
+    """Labels shards; its teachers are loaded once."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, config = task, task.config
+        self.table = BoxTable(task.boxes)
+        teachers, calibration = load_teachers(
+            list(task.teachers), config, self.table.categories, threads=task.threads
+        )
+        if task.calibration is not None:
+            reference = make_teacher("boxcaseg", (), config.device, config.box_slack, task.threads)
+            calibration = replace(task.calibration, reference=reference if task.has_reference else None)
+        self.labeler = make_labeler(teachers, config, calibration)
+
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Label a shard and write its masks."""
+        data = self.table.read("", shard.start, shard.stop)
+        data = drop_masks(data, judge_masks(data).bad & ~data.iscrowd)
+        roles = assign_roles(data, self.task.config.relabel)
+        found = self._label(data, roles)
+        filled, masked, _ = fill_masks(data, found)
+        failures = {one.image: one.failure for one in found if one.failure}
+        status = _judge(data, roles, masked, failures)
+        errors = [
+            failures[image] if what == FAILED else _ERRORS.get(what)
+            for what, image in zip(status, data.image_index.tolist(), strict=True)
+        ]
+        with atomic_url(join_url(self.task.out, shard.name)) as temporary:
+            write_table(filled, temporary, self.task.header, status, errors)
+        return ShardResult(shard, Counter(status), next(iter(failures.values()), ""))
+
+    def _label(self, data: Annotations, roles: NDArray[np.int8]) -> list[ImageMasks]:
+        wanted, found = np.unique(data.image_index[roles == LABEL]).tolist(), list[ImageMasks]()
+        for here in bring_images(self.task.images, data.paths, wanted):
+            paths = list(data.paths)
+            for image, path in zip(here.images, here.paths, strict=True):
+                paths[image] = path
+            origins = dict(zip(here.images, here.origins, strict=True))
+            for one in label_shard(replace(data, paths=paths, root=Path()), here.images, self.labeler, roles):
+                named = one.failure.replace(paths[one.image], origins[one.image])
+                found.append(one._replace(failure=named))
+        return sorted(found)
+
+
+def _judge(
+    data: Annotations, roles: NDArray[np.int8], masked: NDArray[np.bool_], failures: dict[int, Any]
+) -> list[str]:
+    """Return what became of each box."""
+    failed = np.isin(data.image_index, [*failures])
+    kinds = {
+        CROWD: data.iscrowd,
+        NO_BOX: ~data.has_box,
+        LABELED: masked,
+        KEPT: roles == KEEP,
+        FAILED: failed,
+    }
+    return np.select([*kinds.values()], [*kinds], EMPTY).tolist()

@@ -27,7 +27,7 @@ import boxel
 from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.evaluation.boxes import instance_ious, measure_masks
-from boxel.evaluation.coco import encode_boundary
+from boxel.evaluation.overlaps import encode_boundary
 from boxel.masks.crops import crop_window
 from boxel.viz.config import DrawConfig
 from boxel.viz.output import contact_sheet, save_image

@@ -142,6 +142,14 @@ def test_worst_images_by_f1_then_by_missed_instances(scene, make_truth):
     ]
 
 
+def test_images_are_named_right_if_their_ids_are_not_sorted(make_truth):
+    truth = make_truth([(50, 50)] * 2, [{"image": 0, "box": (0, 0, 20, 20)}], image_ids=[9, 4])
+    worst = analyze_detections(
+        truth, [detect((0, 0, 20, 20), 0.9, image=9), detect((5, 5, 9, 9), 0.95, image=4)]
+    )
+    assert [(row["image_id"], row["false"]) for row in worst["worst_images"]] == [(4, {"class 1": 1})]
+
+
 def test_a_mask_that_does_not_fit_in_a_box_that_does(make_truth, make_result, rectangle):
     def quarters(x):
         return rectangle(40, 40, x, 0, x + 10, 10) | rectangle(40, 40, 30 - x, 10, 40 - x, 20)

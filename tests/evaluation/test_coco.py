@@ -36,9 +36,11 @@ def test_coco_equals_published_numbers_and_pycocotools(shared_data, pycocotools_
     stats, precision = pycocotools_stats(
         json.loads(annotations.read_text()), json.loads(detections.read_text()), iou_type
     )
-    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-12)
     by_class = [p[p > -1].mean() if (p > -1).any() else -1 for p in np.moveaxis(precision[..., 0, 2], 2, 0)]
-    np.testing.assert_allclose(np.nan_to_num(list(scores["per_class"].values()), nan=-1), by_class, atol=1e-6)
+    np.testing.assert_allclose(
+        np.nan_to_num(list(scores["per_class"].values()), nan=-1), by_class, atol=1e-12
+    )
 
 
 @pytest.mark.slow
@@ -50,7 +52,7 @@ def test_boxes_of_masks_equal_pycocotools(shared_data, pycocotools_stats):
     stats, _ = pycocotools_stats(
         json.loads(annotations.read_text()), json.loads(detections.read_text()), "bbox"
     )
-    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -60,7 +62,7 @@ def test_random_datasets_equal_pycocotools(random_set, to_coco, pycocotools_stat
     truth, results = random_set(seed)
     stats, _ = pycocotools_stats(to_coco(truth), only(copy.deepcopy(results), iou_type), iou_type)
     assert stats[0] > 0.02
-    np.testing.assert_allclose(metrics(coco_ap(truth, results, iou_type)), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(coco_ap(truth, results, iou_type)), stats, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -68,7 +70,7 @@ def test_class_agnostic_equals_pycocotools_without_categories(random_set, to_coc
     truth, results = random_set(seed, distinct_scores=True)
     stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", use_categories=False)
     scores = coco_ap(*filter_categories(truth, results, class_agnostic=True))
-    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-12)
     assert list(scores["per_class"]) == ["object"]
     foreign = [{**result, "category_id": 12345} for result in results]
     same = coco_ap(*filter_categories(truth, foreign, class_agnostic=True))
@@ -79,7 +81,7 @@ def test_selected_categories_equal_pycocotools(random_set, to_coco, pycocotools_
     truth, results = random_set(1)
     stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", category_ids=[7, 90])
     scores = coco_ap(*filter_categories(truth, results, ["class 90", "class 7"]))
-    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-12)
     assert list(scores["per_class"]) == ["class 90", "class 7"]
     assert scores["per_class"]["class 7"] == coco_ap(truth, results)["per_class"]["class 7"]
 
@@ -103,7 +105,7 @@ def test_instances_are_small_or_large_by_the_area_in_their_file(random_set, to_c
             annotation["area"] = area
     stats, _ = pycocotools_stats(dataset, only(copy.deepcopy(results), "segm"), "segm")
     scores = coco_ap(truth, results)
-    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-12)
     assert scores["APs"] != coco_ap(*random_set(4))["APs"]
 
 
@@ -192,6 +194,28 @@ def boundary(mask, reach):
 
 def iou(a, b):
     return (a & b).sum() / max((a | b).sum(), 1)
+
+
+def test_a_crowd_is_matched_by_masks_where_boundaries_are_compared(make_truth, make_result, rectangle):
+    """A mask inside of a crowd is ignored, though its boundary is not that of the crowd."""
+    seen, crowd = rectangle(100, 100, 0, 0, 40, 40), rectangle(100, 100, 50, 0, 100, 100)
+    truth = make_truth([(100, 100)], [{"mask": seen}, {"mask": crowd, "crowd": True}])
+    inside = make_result(rectangle(100, 100, 60, 40, 90, 60), 0.9)
+    assert coco_ap(truth, [inside, make_result(seen, 0.5)], "boundary")["AP"] == 1
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_many_detections_of_a_class_equal_pycocotools(random_set, to_coco, pycocotools_stats, iou_type):
+    """More than 100 per image and class, with ties: those beyond 100 do not count."""
+    truth, results = random_set(2)
+    random = np.random.default_rng(0)
+    many = [
+        {**results[k], "score": round(float(random.random()), 2)}
+        for k in random.integers(0, len(results), 3000)
+    ]
+    stats, _ = pycocotools_stats(to_coco(truth), only(copy.deepcopy(many), iou_type), iou_type)
+    assert stats[6] < stats[8]
+    np.testing.assert_allclose(metrics(coco_ap(truth, many, iou_type)), stats, atol=1e-12)
 
 
 def test_results_are_not_changed(random_set):

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.coco import match_detections
+from boxel.evaluation.coco import match_detections, split_by_class
 from boxel.evaluation.error_types import ERRORS, FOREGROUND_IOU, error_types
 from boxel.evaluation.operating_point import best_threshold, calibrate_scores, precision_recall
+from boxel.evaluation.overlaps import Overlaps, find_overlaps
 from boxel.evaluation.results import Result, filter_categories, get_boxes, has_masks
 from boxel.masks.boxes import box_iou, xywh_to_xyxy
 
@@ -70,12 +71,16 @@ class Matches:
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
 
-def find_matches(truth: Annotations, results: Sequence[Result]) -> Matches:
-    """Match detections with instances of their class, by masks if both sides have any, else by boxes."""
+def find_matches(truth: Annotations, results: Sequence[Result], overlaps: Overlaps | None = None) -> Matches:
+    """Match detections with instances of their class, by masks if both sides have any, else by boxes.
+
+    ``overlaps`` are those of what is compared, if they are known.
+    """
     masked = has_masks(results) and bool((truth.has_mask & ~truth.iscrowd).any())
     iou_type: Literal["segm", "bbox"] = "segm" if masked else "bbox"
     columns: list[list[NDArray[Any]]] = [[np.zeros(0, dtype=np.int64)] for _ in range(5)]
-    for match in match_detections(truth, results, iou_type, [FOREGROUND_IOU]):
+    overlaps = find_overlaps(truth, results, iou_type) if overlaps is None else overlaps
+    for match in split_by_class(overlaps, [FOREGROUND_IOU]):
         keep = match.true[0] | match.false[0]
         labels = np.full(len(keep), match.label)
         found = (match.result, match.scores, labels, match.image, match.instance[0])

@@ -20,7 +20,6 @@ from boxel.evaluation.results import (
     sizes_by_id,
     to_results,
 )
-from boxel.labeling.shard import load_image
 from boxel.masks.boxes import xywh_to_xyxy
 from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import encode
@@ -76,6 +75,8 @@ def grabcut_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]
         >>> grabcut_boxes(truth, to_results(truth))[0]["segmentation"]["size"]
         [64, 96]
     """
+    from boxel.labeling.shard import load_image
+
     truth = fill_in_sizes(truth, results)
     cut = fill_boxes(truth, results)
     boxes = xywh_to_xyxy(get_boxes(results))

@@ -17,7 +17,7 @@ from boxel.data.image_names import find_stem, fold_name, split_path
 from boxel.data.pairing import pair_images
 from boxel.evaluation.breakdown import explain, format_breakdown
 from boxel.evaluation.coco import match_boxes
-from boxel.evaluation.results import Result, get_boxes, to_results
+from boxel.evaluation.results import Result, code_areas, get_boxes, to_results
 from boxel.evaluation.tables import format_table
 from boxel.masks.boxes import paired_box_iou, tight_boxes, xywh_to_xyxy
 from boxel.utils.errors import BoxelError
@@ -300,7 +300,7 @@ def mean_fill(results: Sequence[Result]) -> float:
     """
     boxes = get_boxes(results)
     box_areas = boxes[:, 2] * boxes[:, 3]
-    mask_areas = np.array([float(coco_mask.area(result["segmentation"])) for result in results])
+    mask_areas = code_areas([result["segmentation"] for result in results])
     positive = box_areas > 0
     # A mask may reach beyond its box, and holds pixels whole that the box cuts through.
     fill = (mask_areas[positive] / box_areas[positive]).clip(max=1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.checks.statistics import MEDIUM, SMALL
-from boxel.evaluation.results import coco_area
+from boxel.evaluation.results import coco_areas
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.viz.names import describe_measure
 
@@ -43,7 +43,7 @@ def break_down(truth: Annotations, instances: NDArray[np.int64], ious: NDArray[n
         >>> broken["per_size"]["small"]["mask_iou"], broken["worst"][0]["id"]
         (0.75, 1)
     """
-    areas = np.array([coco_area(truth, i) for i in instances.tolist()])
+    areas = coco_areas(truth)[instances]
     classes = [category.name for category in truth.categories]
     groups = (
         ("per_class", truth.labels[instances], classes),

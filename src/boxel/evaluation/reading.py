@@ -16,8 +16,8 @@ import msgspec
 from boxel.data.annotations import Annotations
 from boxel.data.formats.builder import explain_json_error, read_utf8
 from boxel.data.image_names import to_integer
-from boxel.evaluation.results import Result
-from boxel.masks.rle import to_rle
+from boxel.evaluation.results import Result, find_sound_codes
+from boxel.masks.rle import Rle, to_rle
 from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
@@ -55,9 +55,10 @@ def clean_results(rows: Sequence[Any], file: str = "results") -> tuple[list[Resu
     results: list[Result] = []
     positions: list[int] = []
     problems: list[str] = []
-    for position, row in enumerate(rows):
+    segmentations = (row.get("segmentation") if isinstance(row, Mapping) else None for row in rows)
+    for position, (row, code) in enumerate(zip(rows, find_sound_codes(segmentations), strict=True)):
         try:
-            results.append(_clean_row(row))
+            results.append(_clean_row(row, code))
             positions.append(position)
         except (TypeError, ValueError, OverflowError) as error:
             what = str(error) if isinstance(error, _Unusable) else f"cannot be read ({one_line(error)})"
@@ -121,8 +122,8 @@ def decode_results(path: Path) -> list[Any]:
 # ---------------------------------------------------------------- one result
 
 
-def _clean_row(row: Any) -> Result:
-    """Return a result with plain types; the fields that are not needed are left out."""
+def _clean_row(row: Any, code: Rle | None) -> Result:
+    """Return a result with plain types, and its run-length code if that is sound; other fields are left out."""
     if not isinstance(row, Mapping):
         raise _Unusable(f"is {one_line(repr(row), 40)}, not an object")
     name, category_name = row.get("file_name"), row.get("category_name")
@@ -136,7 +137,9 @@ def _clean_row(row: Any) -> Result:
     box, segmentation = row.get("bbox"), row.get("segmentation")
     if box is not None and len(box) != 0:
         result["bbox"] = _clean_box(box)
-    if segmentation is not None and len(segmentation) != 0:
+    if code is not None:
+        result["segmentation"] = code
+    elif segmentation is not None and len(segmentation) != 0:
         result["segmentation"] = _clean_segmentation(segmentation)
         if "bbox" not in result and isinstance(result["segmentation"], list):
             result["bbox"] = box_around(result["segmentation"])

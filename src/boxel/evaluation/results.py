@@ -8,8 +8,9 @@ pixels, the segmentation a compressed run-length code (https://cocodataset.org/#
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.mask_shapes import measure_codes
 from boxel.data.checks.masks import Verdict, describe_rectangles, judge_masks
 from boxel.masks.rle import Rle, to_rle
 from boxel.utils.errors import BoxelError
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Result: TypeAlias = dict[str, Any]
 """One detection, as in the COCO results format."""
+
+_CHUNK = 512  # masks that are checked together
 
 
 def to_results(data: Annotations) -> list[Result]:
@@ -65,11 +69,11 @@ def has_masks(results: Sequence[Result]) -> bool:
 
 def get_boxes(results: Sequence[Result]) -> NDArray[np.float64]:
     """Return the (N, 4) float64 xywh boxes of results; a result without a box has the tight box of its mask."""
-    boxes = np.zeros((len(results), 4))
-    for position, result in enumerate(results):
-        box = result.get("bbox")
-        boxes[position] = coco_mask.toBbox(result["segmentation"]) if box is None else box
-    return boxes
+    boxes = [result.get("bbox") for result in results]
+    boxes = [
+        coco_mask.toBbox(r["segmentation"]) if b is None else b for r, b in zip(results, boxes, strict=True)
+    ]
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
 def fill_box(box: Sequence[float], height: int, width: int) -> Rle:
@@ -139,13 +143,16 @@ def filter_categories(
 
 def read_masks(truth: Annotations) -> list[Rle | None]:
     """Return the mask of each instance; None if it has only a box, or a mask that cannot be read, which is logged."""
-    masks: list[Rle | None] = []
+    masks: list[Rle | None] = [None] * len(truth.labels)
     errors = []
-    for instance, has_mask in enumerate(truth.has_mask.tolist()):
+    sizes = np.stack([truth.heights, truth.widths], axis=1)
+    masked = np.flatnonzero(truth.has_mask)
+    codes = find_sound_codes(map(_decode, truth.segmentations[masked]))
+    for instance, code in zip(masked.tolist(), codes, strict=True):
         try:
-            masks.append(truth.rle(instance) if has_mask else None)
+            known = code and code["size"] == sizes[truth.image_index[instance]].tolist()
+            masks[instance] = code if known else truth.rle(instance)
         except BoxelError as error:
-            masks.append(None)
             errors.append(str(error))
     if errors:
         message = "%d true masks cannot be read, and only their boxes are used; the first: %s"
@@ -153,13 +160,49 @@ def read_masks(truth: Annotations) -> list[Rle | None]:
     return masks
 
 
-def with_sound_masks(truth: Annotations) -> Annotations:
-    """Return the ground truth with codes of its masks, and with all areas; see :func:`drop_unsound_masks`."""
+def _decode(segmentation: bytes) -> Any:
+    """Return a run-length code as it is written; None for anything else, which polygons are first of all."""
+    if segmentation.startswith(b"["):
+        return None
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+        return msgspec.json.decode(segmentation)
+    return None
+
+
+def find_sound_codes(segmentations: Iterable[Any]) -> Iterator[Rle | None]:
+    """Yield the run-length codes that are compressed and fill their image, and None for all else.
+
+    They are checked many at once, several times faster than one by one.
+
+    Examples:
+        >>> list(find_sound_codes([{"size": [2, 2], "counts": "0120"}, {"size": [2, 2], "counts": "01"}, [[0, 0, 9]]]))
+        [{'size': [2, 2], 'counts': '0120'}, None, None]
+    """
+    remaining = iter(segmentations)
+    while some := list(itertools.islice(remaining, _CHUNK)):
+        sound: list[Rle | None] = [None] * len(some)
+        places = [k for k, segmentation in enumerate(some) if _is_compressed(segmentation)]
+        shapes = measure_codes([some[k]["counts"] for k in places], [some[k]["size"] for k in places])
+        for k in itertools.compress(places, shapes.sound):
+            sound[k] = {"size": some[k]["size"], "counts": some[k]["counts"]}
+        yield from sound
+
+
+def _is_compressed(segmentation: Any) -> bool:
+    """Return whether this looks like a compressed run-length code, of plain types."""
+    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str):
+        return False
+    size = segmentation.get("size")
+    return isinstance(size, list) and [type(side) for side in size] == [int, int] and min(size) > 0
+
+
+def with_sound_masks(truth: Annotations) -> tuple[Annotations, list[Rle | None]]:
+    """Return the ground truth with all areas and only sound masks (:func:`drop_unsound_masks`), and its masks."""
     truth = drop_unsound_masks(truth)
-    masks = np.full(len(truth.labels), None, dtype=object)
-    masks[:] = [None if mask is None else msgspec.json.encode(mask) for mask in read_masks(truth)]
-    areas = np.array([coco_area(truth, instance) for instance in range(len(masks))])
-    return replace(truth, segmentations=masks, areas=areas)
+    areas, masks = coco_areas(truth), read_masks(truth)
+    unread = np.array([mask is None for mask in masks], dtype=bool)
+    segmentations = np.where(unread, np.array(None), truth.segmentations)
+    return replace(truth, areas=areas, segmentations=segmentations), masks
 
 
 def drop_unsound_masks(data: Annotations, role: str = "true masks") -> Annotations:
@@ -187,12 +230,20 @@ def drop_unsound_masks(data: Annotations, role: str = "true masks") -> Annotatio
     return replace(data, segmentations=np.where(bad, np.array(None), data.segmentations))
 
 
-def coco_area(truth: Annotations, instance: int) -> float:
-    """Return the area of an instance as COCO counts it; that of the box if its mask cannot be read."""
-    try:
-        return truth.area(instance)
-    except (BoxelError, ValueError):  # reported where masks are read
-        return float(np.prod(truth.boxes[instance, 2:] - truth.boxes[instance, :2]))
+def coco_areas(truth: Annotations) -> NDArray[np.float64]:
+    """Return the (N,) areas of instances as COCO counts them; that of the box if a mask cannot be read."""
+    areas = truth.areas.copy()
+    for instance in np.flatnonzero(~np.isfinite(areas)).tolist():
+        try:
+            areas[instance] = truth.area(instance)
+        except (BoxelError, ValueError):  # reported where masks are read
+            areas[instance] = np.prod(truth.boxes[instance, 2:] - truth.boxes[instance, :2])
+    return areas
+
+
+def code_areas(codes: Sequence[Rle]) -> NDArray[np.float64]:
+    """Return the (N,) areas of masks in pixels."""
+    return np.array([coco_mask.area(code) for code in codes], dtype=np.float64)
 
 
 def fill_in_sizes(truth: Annotations, results: Sequence[Result] = (), required: bool = True) -> Annotations:

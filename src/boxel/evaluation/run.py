@@ -29,7 +29,6 @@ from boxel.evaluation.scores import MaskScores, PixelScores, Scores
 from boxel.evaluation.semantic import format_semantic, score_label_maps, score_segmenter
 from boxel.evaluation.summary import compare_detections, format_detections, without_nan
 from boxel.evaluation.yolo_predictions import holds_predictions, read_yolo_predictions
-from boxel.labeling.teachers import make_teacher
 from boxel.methods import get_method
 from boxel.models.exported.file import is_exported
 from boxel.utils.config import parse_config
@@ -290,6 +289,8 @@ def _evaluate_masks(
     ious, _, instances = compared["masks"]
     metrics["masks"] |= break_down(truth, instances, ious)
     if config.saliency:
+        from boxel.labeling.teachers import make_teacher
+
         metrics["masks"] |= measure_saliency(truth, make_teacher(str(subject), device=config.device))
     metrics = without_nan(metrics)
     scores = MaskScores(truth, pred, compared["masks"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,12 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.labeling.probabilities import sigmoid
-from boxel.labeling.shard import load_image
-from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
 from boxel.masks.rle import decode
 from boxel.utils.errors import BoxelError
+
+if TYPE_CHECKING:
+    from boxel.labeling.teachers.base import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ def measure_saliency(truth: Annotations, teacher: Teacher) -> dict[str, float]:
 def _predict_foreground(
     truth: Annotations, teacher: Teacher
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float32]]]:
+    from boxel.labeling.shard import load_image
+
     usable = truth.has_mask & ~truth.iscrowd
     for image in np.unique(truth.image_index[usable]).tolist():
         try:

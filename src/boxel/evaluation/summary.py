@@ -7,21 +7,26 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from boxel.data.annotations import Annotations
 from boxel.evaluation.analysis import find_matches, summarize_matches
 from boxel.evaluation.baselines import BASELINE_TITLES, MAKE_BASELINE, MIN_SCORE
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
 from boxel.evaluation.breakdown import SIZES, break_down, format_breakdown
 from boxel.evaluation.causes import find_causes
-from boxel.evaluation.coco import coco_ap, mask_iou, matched_ious
+from boxel.evaluation.coco import average_found, matched_ious, summarize_overlaps
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.matching import match_results
+from boxel.evaluation.overlaps import Overlaps, find_overlaps
 from boxel.evaluation.reading import clean_results
 from boxel.evaluation.report import write_report_on
 from boxel.evaluation.results import Result, filter_categories, has_masks, with_sound_masks
 from boxel.evaluation.scores import DetectionScores
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.evaluation.voc import region_ap
+from boxel.masks.rle import Rle
 
 logger = logging.getLogger(__name__)
 
@@ -90,16 +95,19 @@ def compare_detections(
     truth, results = filter_categories(truth, results, config.categories, config.class_agnostic)
     if not config.class_agnostic:
         _warn_of_one_category(truth, results, file)
-    # Masks are read once for all metrics.
-    sound = with_sound_masks(truth) if has_masks(results) or config.baselines else truth
+    overlaps = find_overlaps(truth, results, "bbox")
     metrics: dict[str, Any] = {
         "images": len(truth),
         "instances": int((~truth.iscrowd).sum()),
         "results": len(results),
-        "box": coco_ap(truth, results, "bbox"),
+        "box": summarize_overlaps(overlaps),
     }
-    metrics |= _compare_masks(sound, results, config, file)
-    scores = DetectionScores(find_matches(sound, results))
+    masks = list[Rle | None]()
+    if has_masks(results) or config.baselines:
+        truth, masks = with_sound_masks(truth)  # read once for all metrics
+    of_masks, mask_overlaps = _compare_masks(truth, masks, results, overlaps, config, file)
+    metrics |= of_masks
+    scores = DetectionScores(find_matches(truth, results, mask_overlaps or overlaps))
     if config.report is not None:
         metrics["analysis"] = summarize_matches(scores.matches)
     metrics = without_nan(metrics)
@@ -109,18 +117,25 @@ def compare_detections(
 
 
 def _compare_masks(
-    truth: Annotations, results: Sequence[Result], config: EvaluateConfig, file: str
-) -> dict[str, Any]:
-    """Compute the metrics of masks; what either side has none for is reported."""
-    metrics: dict[str, Any] = {}
+    truth: Annotations,
+    masks: Sequence[Rle | None],
+    results: Sequence[Result],
+    by_box: Overlaps,
+    config: EvaluateConfig,
+    file: str,
+) -> tuple[dict[str, Any], Overlaps | None]:
+    """Compute the metrics of masks, and return the overlaps of masks; what either side has none for is reported."""
+    metrics, overlaps = dict[str, Any](), None
     source = truth.file or "the ground truth"
     masked = has_masks(results)
     has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
     if masked:
         metrics["mean_fill"] = mean_fill(results)
     if masked and has_true_masks:
-        metrics |= _mask_metrics(truth, results, config.boundary)
-        metrics["mask_iou"] |= break_down(truth, *matched_ious(truth, results))
+        overlaps = find_overlaps(truth, results, masks=masks)
+        matched = matched_ious(by_box, overlaps)
+        metrics |= _mask_metrics(overlaps, matched[1], config.boundary)
+        metrics["mask_iou"] |= break_down(truth, *matched)
         if config.regions:
             metrics["regions"] = region_ap(truth, results)
     elif masked and results:
@@ -130,22 +145,25 @@ def _compare_masks(
     elif has_true_masks:
         logger.warning("%s has no masks, so only boxes are compared.", file)
     if config.baselines and has_true_masks:
-        metrics["baselines"] = {
-            name: _mask_metrics(truth, MAKE_BASELINE[name](truth, results), config.boundary)
-            for name in config.baselines
-        }
+        metrics["baselines"] = {}
+        for name in config.baselines:
+            made = MAKE_BASELINE[name](truth, results)
+            of_made = find_overlaps(truth, made, masks=masks)
+            metrics["baselines"][name] = _mask_metrics(
+                of_made, matched_ious(by_box, of_made)[1], config.boundary
+            )
     elif config.baselines:
         names = ", ".join(BASELINE_TITLES[name] for name in config.baselines)
         logger.warning("%s has no masks to compare baselines with; skipped: %s", source, names)
-    return metrics
+    return metrics, overlaps
 
 
-def _mask_metrics(truth: Annotations, results: Sequence[Result], boundary: bool) -> dict[str, Any]:
-    """Compare masks with true masks."""
-    metrics: dict[str, Any] = {"mask": coco_ap(truth, results, "segm")}
+def _mask_metrics(overlaps: Overlaps, ious: NDArray[np.float64], boundary: bool) -> dict[str, Any]:
+    """Compute the metrics of masks from their overlaps, and from the IoUs of those whose boxes match."""
+    metrics: dict[str, Any] = {"mask": summarize_overlaps(overlaps)}
     if boundary:
-        metrics["boundary"] = coco_ap(truth, results, "boundary")
-    return metrics | {"mask_iou": mask_iou(truth, results)}
+        metrics["boundary"] = summarize_overlaps(overlaps.by_boundary())
+    return metrics | {"mask_iou": average_found(ious)}
 
 
 def _warn_of_one_category(truth: Annotations, results: Sequence[Result], file: str) -> None:

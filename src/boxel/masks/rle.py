@@ -134,9 +134,8 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
     if not polygons:
         raise ValueError("no polygon of three or more vertices")
     _check_polygons(polygons)
-    return _as_text(
-        coco_mask.merge(coco_mask.frPyObjects([list(map(float, p)) for p in polygons], height, width))
-    )
+    parts = coco_mask.frPyObjects([list(map(float, p)) for p in polygons], height, width)
+    return _as_text(parts[0] if len(parts) == 1 else coco_mask.merge(parts))
 
 
 def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
@@ -154,9 +153,10 @@ def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
 
 def _check_counts(counts: Sequence[Any], height: int, width: int) -> None:
     """Refuse runs that do not fill their image; pycocotools never returns from runs that are not whole numbers."""
-    for run in counts:
-        if not isinstance(run, Integral) or isinstance(run, bool) or run < 0:
-            raise ValueError(f"a run of {run!r:.20} pixels")
+    if set(map(type, counts)) != {int} or min(counts) < 0:
+        for run in counts:
+            if not isinstance(run, Integral) or isinstance(run, bool) or run < 0:
+                raise ValueError(f"a run of {run!r:.20} pixels")
     if sum(counts) != height * width:
         raise ValueError(f"runs of {sum(counts)} pixels in an image of {height} x {width} = {height * width}")
 

@@ -1,0 +1,328 @@
+"""IoUs of detections with the instances of their class in their image, and COCO's matching by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pycocotools import mask as coco_mask
+
+from boxel.data.annotations import Annotations
+from boxel.evaluation.results import (
+    Result,
+    coco_areas,
+    code_areas,
+    fill_box,
+    fill_in_sizes,
+    get_boxes,
+    read_masks,
+)
+from boxel.masks.rle import Rle, decode_in_box, encode_in_box
+
+MAX_DETECTIONS = 100
+"""Detections per image and class that COCO counts."""
+
+MIN_IOU = 0.25
+"""The lowest threshold of AP."""
+
+_ALL_AREAS = (0.0, 1e10)  # square pixels
+_BOUNDARY_RATIO = 0.02  # width of a boundary, as a share of the image's diagonal
+_CHUNK = 1 << 20  # pairs of boxes that are compared at once
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """D detections that count, N instances, and the E pairs of them of one class in one image with an IoU above 0.
+
+    Detections are sorted by class, by the id of their image (as pycocotools breaks ties of scores), and best score
+    first.
+
+    Attributes:
+        truth: The ground truth, with the sizes of its images if masks are compared.
+        result: (D,) position among the results.
+        label: (D,) index of the class.
+        image: (D,) index of the image.
+        rank: (D,) place in its class and image, 0 for the best score.
+        scores: (D,) float64.
+        areas: (D,) square pixels of what is compared.
+        gt_areas: (N,) square pixels.
+        crowd: (N,) bool, the instance is ignored, and any number of detections may match it.
+        codes: The masks of the D detections, empty if boxes are compared.
+        gt_codes: The masks of the N instances, the filled box if there is none; empty if boxes are compared.
+        pairs: (E, 2) detection and instance.
+        iou: (E,) float64 in (0, 1]; of a crowd, the share of the detection that is inside.
+    """
+
+    truth: Annotations
+    result: NDArray[np.int64]
+    label: NDArray[np.int64]
+    image: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    gt_areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    codes: Sequence[Rle]
+    gt_codes: Sequence[Rle]
+    pairs: NDArray[np.int64]
+    iou: NDArray[np.float64]
+
+    def match(
+        self, thresholds: ArrayLike, areas: tuple[float, float] = _ALL_AREAS
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Match as pycocotools does: best score first, each detection with the free instance that it overlaps most.
+
+        Args:
+            thresholds: T minimum IoUs.
+            areas: Minimum and maximum; instances of other areas, and unmatched detections of others, are ignored.
+
+        Returns:
+            (T, D) instance that a detection matches, -1 for none; (T, D) bool, the detection is ignored; (N,) bool, the
+            instance is.
+        """
+        limits = np.minimum(np.asarray(thresholds, dtype=np.float64), 1 - 1e-10)
+        gt_ignored = self.crowd | (self.gt_areas < areas[0]) | (self.gt_areas > areas[1])
+        close = self.iou >= limits.min(initial=1)
+        (detection, instance), iou = self.pairs[close].T, self.iou[close]
+        # A detection takes its first pair that is free, and instances that are ignored come last.
+        order = np.lexsort((-instance, -iou, gt_ignored[instance], detection, self.rank[detection]))
+        detection, instance, iou = detection[order], instance[order], iou[order]
+        matched = np.full((len(limits), len(self.result)), -1)
+        free = np.ones((len(limits), len(self.crowd)), dtype=bool)
+        # Detections of one rank do not compete, so that they choose at once.
+        rounds = np.append(np.flatnonzero(np.diff(self.rank[detection], prepend=-1)), len(order))
+        for start, stop in pairwise(rounds.tolist()):
+            own, gt = detection[start:stop], instance[start:stop]
+            usable = (iou[start:stop] >= limits[:, None]) & (free[:, gt] | self.crowd[gt])
+            firsts = np.flatnonzero(np.diff(own, prepend=-1))
+            choice = np.minimum.reduceat(np.where(usable, np.arange(len(own)), len(own)), firsts, axis=1)
+            at, which = np.nonzero(choice < len(own))
+            chosen = gt[choice[at, which]]
+            matched[at, own[firsts[which]]] = chosen
+            free[at, chosen] = False
+        other_area = (self.areas < areas[0]) | (self.areas > areas[1])
+        ignored = np.where(matched >= 0, np.append(gt_ignored, False)[matched], other_area)
+        return matched, ignored, gt_ignored
+
+    def by_boundary(self, min_iou: float = MIN_IOU) -> Overlaps:
+        """Return the pairs of masks above an IoU, with the smaller of mask IoU and boundary IoU; not so of crowds."""
+        close = self.iou >= min_iou
+        pairs, iou = self.pairs[close], self.iou[close]
+        last, found = (
+            (-1, -1),
+            dict[int, _Boundary](),
+        )  # of the detections (as ~index) and instances of a group
+        for k in np.flatnonzero(~self.crowd[pairs[:, 1]]).tolist():
+            detection, instance = pairs[k].tolist()
+            group = self.label[detection], self.image[detection]
+            if group != last:
+                last, found = group, {}
+            if ~detection not in found:
+                found[~detection] = _find_boundary(self.codes[detection])
+            if instance not in found:
+                found[instance] = _find_boundary(self.gt_codes[instance])
+            iou[k] = min(iou[k], _boundary_iou(found[~detection], found[instance]))
+        return replace(self, pairs=pairs, iou=iou)
+
+
+def find_overlaps(
+    truth: Annotations,
+    results: Sequence[Result],
+    iou_type: Literal["bbox", "segm"] = "segm",
+    max_detections: int | None = None,
+    masks: Sequence[Rle | None] | None = None,
+) -> Overlaps:
+    """Compare detections with the instances of their class in their image.
+
+    Args:
+        truth: The ground truth.
+        results: Detections; those of categories that the ground truth lacks are left out.
+        iou_type: What is compared; of masks, an instance without one is a crowd that fills its box.
+        max_detections: Detections per image and class that count. None: `find_detection_limit`.
+        masks: What `read_masks` returns for the ground truth, if that is known.
+
+    Raises:
+        BoxelError: Masks are compared, and the size of an image is unknown.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> from boxel.evaluation import to_results
+        >>> truth = example_scenes()
+        >>> find_overlaps(truth, to_results(truth)).iou.tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    by_mask = iou_type == "segm"
+    truth = fill_in_sizes(truth, results) if by_mask else truth
+    columns = _sort_results(truth, results, max_detections or find_detection_limit(truth, results))
+    own = [results[k] for k in columns[0].tolist()]
+    boxes, crowd = get_boxes(own), truth.iscrowd
+    areas = boxes[:, 2] * boxes[:, 3]
+    # As in pycocotools, a box that comes from a mask alone has the area of the mask.
+    masked = [k for k, result in enumerate(own) if by_mask or result.get("bbox") is None]
+    areas[masked] = code_areas([own[k]["segmentation"] for k in masked])
+    codes, gt_codes = list[Rle](), list[Rle]()
+    if by_mask:
+        masks = read_masks(truth) if masks is None else masks
+        crowd = crowd | np.array([mask is None for mask in masks], dtype=bool)
+        codes = [result["segmentation"] for result in own]
+        gt_codes = [mask or _fill(truth, instance) for instance, mask in enumerate(masks)]
+    kinds, gt_kinds = (_join(truth, *key) for key in (columns[1:3], (truth.labels, truth.image_index)))
+    compared = (
+        _compare_masks(kinds, gt_kinds, codes, gt_codes, crowd)
+        if by_mask
+        else _compare_boxes(kinds, gt_kinds, boxes, _to_xywh(truth.boxes), crowd)
+    )
+    none = np.zeros((0, 2), dtype=np.int64), np.zeros(0)
+    pairs, iou = map(np.concatenate, zip(none, *compared, strict=True))
+    return Overlaps(truth, *columns, areas, coco_areas(truth), crowd, codes, gt_codes, pairs, iou)
+
+
+def find_detection_limit(truth: Annotations, results: Sequence[Result]) -> int:
+    """Return how many detections per image and class count: COCO's 100, or all if an image has more instances.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> find_detection_limit(example_scenes(), [])
+        100
+    """
+    kinds = _join(truth, truth.labels, truth.image_index)
+    crowded = np.unique(kinds[~truth.iscrowd], return_counts=True)[1].max(initial=0) > MAX_DETECTIONS
+    return max(MAX_DETECTIONS, len(results)) if crowded else MAX_DETECTIONS
+
+
+def _join(truth: Annotations, labels: NDArray[np.integer], images: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return a number for each pair of a class and an image."""
+    return labels.astype(np.int64) * len(truth) + images
+
+
+def _sort_results(
+    truth: Annotations, results: Sequence[Result], limit: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return `result`, `label`, `image`, `rank` and `scores` of `Overlaps`, for so many per image and class."""
+    label_of = {category.id: label for label, category in enumerate(truth.categories)}
+    index_of = {image_id: image for image, image_id in enumerate(truth.image_ids)}
+    kept = [k for k, result in enumerate(results) if result["category_id"] in label_of]
+    label = np.array([label_of[results[k]["category_id"]] for k in kept], dtype=np.int64)
+    image = np.array([index_of[results[k]["image_id"]] for k in kept], dtype=np.int64)
+    scores = np.array([results[k]["score"] for k in kept], dtype=np.float64)
+    place = np.zeros(len(truth), dtype=np.int64)
+    place[
+        sorted(index_of.values(), key=lambda i: (isinstance(truth.image_ids[i], str), truth.image_ids[i]))
+    ] = np.arange(len(index_of))
+    order = np.lexsort((-scores, place[image], label))
+    label, image, scores = label[order], image[order], scores[order]
+    starts = np.flatnonzero(np.diff(_join(truth, label, image), prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    counted = rank < limit
+    columns = np.array(kept, dtype=np.int64)[order], label, image, rank, scores
+    return tuple(column[counted] for column in columns)  # type: ignore[return-value]
+
+
+def _to_xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def _fill(truth: Annotations, instance: int) -> Rle:
+    box = _to_xywh(truth.boxes[instance, None])[0].tolist()
+    return fill_box(box, *truth.image_size(int(truth.image_index[instance]))[::-1])
+
+
+def _compare_boxes(
+    kinds: NDArray[np.int64],
+    gt_kinds: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    gt_boxes: NDArray[np.float64],
+    crowd: NDArray[np.bool_],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield pairs of xywh boxes and their IoUs, computed as pycocotools does, many at once."""
+    order = np.argsort(gt_kinds, kind="stable")
+    starts = np.searchsorted(gt_kinds[order], kinds)
+    counts = np.searchsorted(gt_kinds[order], kinds, side="right") - starts
+    totals = np.cumsum(counts)
+    cuts = np.searchsorted(totals, np.arange(_CHUNK, totals[-1] if len(totals) else 0, _CHUNK))
+    for part in np.split(np.arange(len(kinds)), cuts):
+        own = counts[part]
+        detection = np.repeat(part, own)
+        first = np.repeat(starts[part] - np.cumsum(own) + own, own)
+        instance = order[first + np.arange(len(detection))]
+        box, gt = boxes[detection].T, gt_boxes[instance].T
+        width = np.fmin(box[0] + box[2], gt[0] + gt[2]) - np.fmax(box[0], gt[0])
+        height = np.fmin(box[1] + box[3], gt[1] + gt[3]) - np.fmax(box[1], gt[1])
+        shared, area = width * height, box[2] * box[3]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            iou = shared / np.where(crowd[instance], area, area + gt[2] * gt[3] - shared)
+        meets = (width > 0) & (height > 0) & (iou > 0)
+        yield np.stack([detection, instance], axis=1)[meets], iou[meets]
+
+
+def _compare_masks(
+    kinds: NDArray[np.int64],
+    gt_kinds: NDArray[np.int64],
+    codes: Sequence[Rle],
+    gt_codes: Sequence[Rle],
+    crowd: NDArray[np.bool_],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield pairs of masks and their IoUs, class by class and image by image."""
+    order = np.argsort(gt_kinds, kind="stable")
+    bounds = np.append(np.flatnonzero(np.diff(kinds, prepend=-1)), len(kinds))
+    own_kinds = kinds[bounds[:-1]]
+    firsts, lasts = (np.searchsorted(gt_kinds[order], own_kinds, side=side) for side in ("left", "right"))
+    for (start, stop), first, last in zip(pairwise(bounds.tolist()), firsts, lasts, strict=True):
+        if first == last:
+            continue
+        instances = order[first:last]
+        gts = [gt_codes[i] for i in instances.tolist()]
+        iou = coco_mask.iou(codes[start:stop], gts, crowd[instances])
+        row, column = np.nonzero(iou)
+        yield np.stack([row + start, instances[column]], axis=1), iou[row, column]
+
+
+# ---------------------------------------------------------------- boundaries
+
+
+class _Boundary(NamedTuple):
+    """The pixels of a boundary, (h, w) uint8 zeros and ones, in the tight box of the mask; its corner; its area."""
+
+    pixels: NDArray[np.uint8]
+    x: int
+    y: int
+    area: int
+
+
+def _find_boundary(rle: Rle) -> _Boundary:
+    inside, x, y = decode_in_box(rle)
+    if inside.size:
+        width = max(round(_BOUNDARY_RATIO * float(np.hypot(*rle["size"]))), 1)
+        square, border = np.ones((3, 3), np.uint8), cv2.BORDER_CONSTANT
+        inside -= cv2.erode(inside, square, iterations=width, borderType=border, borderValue=0)  # type: ignore[arg-type]
+    return _Boundary(inside, x, y, cv2.countNonZero(inside) if inside.size else 0)
+
+
+def _boundary_iou(boundary: _Boundary, other: _Boundary) -> float:
+    x0, y0 = max(boundary.x, other.x), max(boundary.y, other.y)
+    parts = [one.pixels[y0 - one.y :, x0 - one.x :] for one in (boundary, other)]
+    height, width = (min(sides) for sides in zip(*(part.shape for part in parts), strict=True))
+    shared = int(np.count_nonzero(parts[0][:height, :width] & parts[1][:height, :width]))
+    union = boundary.area + other.area - shared
+    return shared / union if union else 0.0
+
+
+def encode_boundary(rle: Rle) -> Rle:
+    """Encode the boundary of a mask: its pixels within 2 % of the image's diagonal of the outline.
+
+    Examples:
+        >>> from boxel.masks.rle import encode
+        >>> encode_boundary(encode(np.ones((40, 30), np.uint8)))["size"]
+        [40, 30]
+
+    References:
+        Cheng, Girshick, Dollár, Berg, Kirillov, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation",
+        2021, https://arxiv.org/abs/2103.16562, Section 4.
+    """
+    pixels, x, y, _ = _find_boundary(rle)
+    return encode_in_box(pixels, x, y, *rle["size"])

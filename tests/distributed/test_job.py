@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -281,3 +282,28 @@ def test_a_calibration_goes_along(tmp_path, scenes):
     assert read_all(tmp_path / "a") == read_all(tmp_path / "b")
     expected = boxel.labeling.label_data(data, calibrate_on=data, teacher="ellipse", relabel=True).data
     np.testing.assert_array_equal(boxel.read(tmp_path / "a").quality, expected.quality)
+
+
+def test_a_plan_is_measured_on_a_sample_and_writes_nothing(scenes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data, boxes = scenes
+    words = ["label", str(boxes), "--images", str(data.root), "--teacher", "ellipse", "--plan"]
+    assert main([*words, "--plan-boxes", "2200", "--plan-workers", "4", "--plan-price", "3600"]) == 0
+    measured, job, storage, bottleneck = capsys.readouterr().out.splitlines()
+    count = len(data.ids)
+    each, *stages = (float(number) for number in re.findall(r"\d+\.\d", measured))
+    assert measured.startswith(f"measured: {count} boxes in 8 images, {each} ms each on one core (fetching ")
+    assert sum(stages) == pytest.approx(each, abs=0.16)
+    images = round(2200 * 8 / count)
+    assert job.startswith(f"2,200 boxes in some {images} images on 4 cores: ")
+    hours, core_hours, cost = re.search(
+        r": ([\d.e-]+) hours, ([\d.e-]+) core hours, ([\d.]+) at 3600 each", job
+    ).groups()
+    assert float(core_hours) == pytest.approx(2200 * each / 3.6e6, rel=0.02)
+    assert float(hours) == pytest.approx(float(core_hours) / 4, rel=0.01)
+    assert float(cost) == pytest.approx(2200 * each / 1000, rel=0.02)
+    read, unit = re.search(r"storage: ([\d.]+) (kB|MB) of images", storage).groups()
+    size = sum((data.root / name).stat().st_size for name in data.paths) * 2200 / count
+    assert float(read) * {"kB": 1e3, "MB": 1e6}[unit] == pytest.approx(size, rel=0.01)
+    assert bottleneck == "bottleneck: decoding images and predicting masks: more cores, or a GPU"
+    assert not list(tmp_path.iterdir())

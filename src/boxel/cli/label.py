@@ -18,7 +18,7 @@ from boxel.utils.errors import UsageError
 def _label_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.labeling.config import LabelConfig
-    from boxel.utils.config import ClosedUnitInterval, PositiveInt
+    from boxel.utils.config import ClosedUnitInterval, PositiveFloat, PositiveInt
 
     teacher = (
         "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, grabcut-agree, crf, sam:PATH, "
@@ -48,6 +48,10 @@ def _label_options() -> list[Option]:
         Option("engine", engine, metavar="NAME"),
         Option("shard", "with --engine: fewest boxes of a shard", PositiveInt, default=10_000),
         Option("max_bad", bad, ClosedUnitInterval, default=0.01, metavar="SHARE"),
+        Option("plan", "label nothing; measure on a sample what it would take", bool),
+        Option("plan_boxes", "with --plan: number of boxes, by default all", PositiveInt),
+        Option("plan_workers", "with --plan: number of cores or GPUs", PositiveInt, default=1),
+        Option("plan_price", "with --plan: price of a core or GPU per hour", PositiveFloat),
         *(option for option in settings_options(LabelConfig()) if option.dest != "teachers"),
     ]
 
@@ -56,6 +60,9 @@ def _label(given: dict[str, Any]) -> int:
     from boxel.labeling.api import label_data
 
     shards = {name: given.pop(name) for name in ("shard", "max_bad")}
+    workers, boxes, price = (given.pop(f"plan_{name}", None) for name in ("workers", "boxes", "price"))
+    if given.pop("plan", False):
+        return _plan_label(given, workers, boxes, price)
     if "engine" in given:
         return _label_shards(given | shards)
     report = given.pop("report", None)
@@ -82,6 +89,16 @@ def _label(given: dict[str, Any]) -> int:
         words = [given["out"], "--images", str(outcome.data.root), *checked, *draw, "--count", str(count)]
         print(f"next: {shlex.join(['boxel', 'next', *words])} --out next.json")
     return 1 if outcome.failures else 0
+
+
+def _plan_label(given: dict[str, Any], workers: int, boxes: int | None, price: float | None) -> int:
+    from boxel.distributed import estimate
+
+    for name in ("engine", "out", "to", "report", "tighten", "rotated", "calibrate_on", "guarantee"):
+        given.pop(name, None)  # which hardly change what a job takes
+    found = estimate(given.pop("annotations"), **given)
+    print(found.describe(workers, boxes, price))
+    return 0
 
 
 def _label_shards(given: dict[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from boxel.data import Annotations, read
 from boxel.data.formats.box_table import BoxTable, Header, import_pyarrow, make_header, write_table
 from boxel.data.formats.names import guess_root
 from boxel.data.issues import summarize_issues
+from boxel.distributed.cost import Estimate, measure_sample
 from boxel.distributed.engines import ENGINES
 from boxel.distributed.plan import Shard, find_runs, plan_shards
 from boxel.distributed.worker import CROWD, FAILED, KEPT, LABELED, Task
@@ -140,6 +142,34 @@ def label_table(
     done = [one for one in shards if one.name in finished]
     counts, failure = _run(task, todo, done, engine, max_bad)
     return LabeledTable(folder, counts, len(todo), len(done), failure)
+
+
+def estimate(
+    boxes: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str] | None = None,
+    teacher: str | Path | Sequence[str | Path] | None = None,
+    config: LabelConfig | Mapping[str, object] | None = None,
+    **settings: Any,
+) -> Estimate:
+    """Measure on a sample what the job of :func:`label_table` with the same arguments would take.
+
+    Returns:
+        What the sample has taken on one core or GPU; its ``describe`` states it for a job of any size.
+
+    Raises:
+        BoxelError: As of :func:`label_table`.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> estimate(example_scenes().file, teacher="ellipse", relabel=True).boxes
+        5
+    """
+    parsed = parse_label_config(config, **settings)
+    with tempfile.TemporaryDirectory(prefix="boxel-") as folder:
+        source = _prepare(boxes, folder, images)
+        task, _ = _make_task(source, folder, parsed, teacher, None)
+        return measure_sample(task)
 
 
 class _Source(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -68,11 +70,15 @@ class ShardResult:
         shard: The shard.
         counts: Number of boxes by what became of them.
         failure: Why the first image that failed could not be labeled; empty if none failed.
+        seconds: Seconds of ``fetching`` images, ``labeling`` and ``writing``.
+        image_bytes: Bytes of the images that were read.
     """
 
     shard: Shard
     counts: Counter[str] = field(default_factory=Counter)
     failure: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    image_bytes: int = 0
 
 
 class ShardWorker:
@@ -94,7 +100,9 @@ class ShardWorker:
         data = self.table.read("", shard.start, shard.stop)
         data = drop_masks(data, judge_masks(data).bad & ~data.iscrowd)
         roles = assign_roles(data, self.task.config.relabel)
-        found = self._label(data, roles)
+        started = time.perf_counter()
+        found, fetching, image_bytes = self._label(data, roles)
+        labeled = time.perf_counter()
         filled, masked, _ = fill_masks(data, found)
         failures = {one.image: one.failure for one in found if one.failure}
         status = _judge(data, roles, masked, failures)
@@ -104,11 +112,20 @@ class ShardWorker:
         ]
         with atomic_url(join_url(self.task.out, shard.name)) as temporary:
             write_table(filled, temporary, self.task.header, status, errors)
-        return ShardResult(shard, Counter(status), next(iter(failures.values()), ""))
+        seconds = {
+            "fetching": fetching,
+            "labeling": labeled - started - fetching,
+            "writing": time.perf_counter() - labeled,
+        }
+        return ShardResult(shard, Counter(status), next(iter(failures.values()), ""), seconds, image_bytes)
 
-    def _label(self, data: Annotations, roles: NDArray[np.int8]) -> list[ImageMasks]:
+    def _label(self, data: Annotations, roles: NDArray[np.int8]) -> tuple[list[ImageMasks], float, int]:
+        """Return the masks of images in their order, the seconds that were waited for images, and their bytes."""
         wanted, found = np.unique(data.image_index[roles == LABEL]).tolist(), list[ImageMasks]()
+        waited, size, asked = 0.0, 0, time.perf_counter()
         for here in bring_images(self.task.images, data.paths, wanted):
+            waited += time.perf_counter() - asked
+            size += sum(os.path.getsize(path) for path in here.paths if os.path.exists(path))
             paths = list(data.paths)
             for image, path in zip(here.images, here.paths, strict=True):
                 paths[image] = path
@@ -116,7 +133,8 @@ class ShardWorker:
             for one in label_shard(replace(data, paths=paths, root=Path()), here.images, self.labeler, roles):
                 named = one.failure.replace(paths[one.image], origins[one.image])
                 found.append(one._replace(failure=named))
-        return sorted(found)
+            asked = time.perf_counter()
+        return sorted(found, key=lambda one: one.image), waited, size
 
 
 def _judge(

@@ -65,6 +65,8 @@ PHOTOGRAPHS = ("demo", "samples", "photos")
 ALLOWED = {
     ("test_prose.py", ""): "the word list itself",
     ("CONTRIBUTING.md", ""): "the word list in words",
+    ("tests/faults", "faults"): "names of files",
+    ("broken-jobs", "faults"): "the name of a file",
     ("selective_search.py", "neighbour"): "the API of higra",
 }
 

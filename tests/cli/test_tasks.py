@@ -307,13 +307,19 @@ def test_wrong_usage_is_one_sentence(before: dict, capsys, line: str, code: int,
     assert sentence in capsys.readouterr().err
 
 
-def test_images_that_are_links_out_of_their_folder_are_refused(before: dict, tmp_path: Path, capsys) -> None:
+def test_links_out_of_the_image_folder_are_tasks_only_if_they_lead_to_images(
+    before: dict, tmp_path: Path, capsys
+) -> None:
     data = boxel.read("masks.json")
     for name in data.paths:
         Path("images", name).rename(tmp_path.parent / f"{tmp_path.name}-{name}")
         Path("images", name).symlink_to(tmp_path.parent / f"{tmp_path.name}-{name}")
+    assert run("next masks.json --count 2 --out real --to cvat") == 0
+    assert not any(file.is_symlink() or file.stat().st_nlink > 1 for file in Path("real").rglob("*.png"))
+    for name in data.paths:
+        (tmp_path.parent / f"{tmp_path.name}-{name}").write_text("private")
     assert run("next masks.json --count 2 --out tasks --to cvat") == 1
-    assert "is a link out of" in capsys.readouterr().err and not Path("tasks").exists()
+    assert "to files that are not images" in capsys.readouterr().err and not Path("tasks").exists()
     Path("images", data.paths[0]).unlink()
     for name in data.paths[1:]:
         Path("images", name).unlink()

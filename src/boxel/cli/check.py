@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
+from boxel.cli.options import AGAIN, DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
 from boxel.utils.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,47 +22,63 @@ def _check_options() -> list[Option]:
         *DATA,
         Option("repair", repair, metavar="FILE", value_optional=True),
         Option("undo", undo, metavar="RECORD", is_input=True),
-        Option("report", "write an HTML page on the dataset to this file", metavar="FILE"),
-        Option("json", JSON_HELP, metavar="FILE"),
+        Option("report", "write an HTML page on the dataset to this file", metavar="FILE", is_output=True),
+        Option("json", JSON_HELP, metavar="FILE", is_output=True),
     ]
 
 
 def _check(given: dict[str, Any]) -> int:
     if "undo" in given:
         return _undo(given)
-    from boxel.cli.parser import Parser
-    from boxel.data import format_issues, issues_to_json
-    from boxel.data.checks import inspect_dataset
+    from boxel.utils.locks import lock_output
 
     target = _new_file(given, "repaired") if "repair" in given else None
     if "report" in given:
         check_writable(given["report"], ".html", ".htm")
+    with nullcontext() if target is None else lock_output(target):
+        return _inspect(given, target)
+
+
+def _inspect(given: dict[str, Any], target: Path | None) -> int:
+    """Inspect a dataset, print its issues, and write a repaired copy to the target."""
+    from boxel.cli.parser import Parser
+    from boxel.data import format_issues, issues_to_json
+    from boxel.data.checks import inspect_dataset
+    from boxel.utils.printable import printable_line
+
     found = inspect_dataset(given["annotations"], given.get("images"), given.get("class_list"))
-    copy = [] if target is None else _write_copy(found, given["annotations"], target)
+    copy = []
     if "report" in given:
         from boxel.viz import write_check_report
 
         command = shlex.join(["boxel", *sys.argv[1:]])
         write_check_report(found.statistics, found.issues, given["report"], command, found.data)
-        copy.append(f"report: {given['report']}")
+        copy = [f"report: {given['report']}"]
     if "json" in given:
         statistics = found.statistics.to_json()
         write_json({"statistics": statistics, "issues": issues_to_json(found.issues)}, given["json"])
+    if target is not None:  # the last file that is written: with it, all is done
+        copy = _write_copy(found, given["annotations"], target) + copy
     if given.get("json") != "-":
-        lines = map(Parser("check", CHECK).with_flags, format_issues(found.issues))
-        print(found.statistics.file, *found.statistics.lines(), "", *lines, *copy, sep="\n")
+        issues = map(Parser("check", CHECK).with_flags, format_issues(found.issues))
+        lines = [found.statistics.file, *found.statistics.lines(), "", *issues, *copy]
+        print(*map(printable_line, lines), sep="\n")
     return 1 if any(not (target and issue.repair) for issue in found.issues) else 0
 
 
 def _new_file(given: dict[str, Any], suffix: str) -> Path:
     """Return the file to write, that of `repair` or one beside the annotations, which must not exist yet."""
+    from boxel.data import RepairRecord
+
     source = Path(given["annotations"])
     if source.name in ("", ".."):  # the folder is the present one or above it
         source = source.resolve()
     stem, beside = source.name if source.is_dir() else source.stem, source.parent
     target = check_writable(given.get("repair") or str(beside / f"{stem}_{suffix}.json"), ".json")
-    for file in (target, _record_file(target)):
-        if file.exists():
+    record = _record_file(target)
+    left = record.exists() and RepairRecord.is_record(record)  # perhaps by a run that was killed
+    for file in (target, record):
+        if file.exists() and not (file == record and left):
             raise UsageError(f"{file} exists already; name a new file, or remove this one.")
     return target
 
@@ -83,9 +100,11 @@ def _write_copy(found: RepairState, source: str, target: Path) -> list[str]:
         "input": describe_input(source, found.data),
         "repaired": len(record),
     }
-    write_as_given(add_record(found.repaired, made), target)
     file = _record_file(target)
+    if file.exists() and not record.is_in(file):
+        raise UsageError(f"{file} exists already; name a new file, or remove this one.")
     record.write(file)
+    write_as_given(add_record(found.repaired, made), target)
     lines = [f"repaired copy: {target}"]
     if len(record):
         changes = count_noun(len(record), "change")
@@ -118,4 +137,5 @@ CHECK = Command(
     "boxes.json --images photos/",
     _check_options,
     _check,
+    AGAIN,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from boxel.cli.options import DATA, Command, Option
+from boxel.cli.options import AGAIN, DATA, Command, Option
 
 
 def _convert_options() -> list[Option]:
@@ -21,7 +21,7 @@ def _convert_options() -> list[Option]:
     group = "keep images together whose file names agree in this regular expression, or in its first group"
     return [
         *DATA,
-        Option("out", "file or folder to write", positional=True),
+        Option("out", "file or folder to write", positional=True, is_output=True),
         Option("format", to, aliases=("to",), metavar="FORMAT"),
         Option("source_format", source, aliases=("from",), metavar="FORMAT"),
         Option("polygons", polygons, hint=bool),
@@ -48,5 +48,9 @@ def _convert(given: dict[str, Any]) -> int:
 
 
 CONVERT = Command(
-    "Convert a dataset between annotation formats.", "masks.json yolo/ --to yolo", _convert_options, _convert
+    "Convert a dataset between annotation formats.",
+    "masks.json yolo/ --to yolo",
+    _convert_options,
+    _convert,
+    AGAIN,
 )

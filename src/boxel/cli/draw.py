@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from boxel.cli.options import DATA, Command, Option
+from boxel.cli.options import AGAIN, DATA, Command, Option
 
 
 def _draw_options() -> list[Option]:
@@ -20,10 +21,10 @@ def _draw_options() -> list[Option]:
     return [
         Option("subject", subject, positional=True),
         *DATA[1:],
-        Option("out", out, metavar="FOLDER"),
+        Option("out", out, metavar="FOLDER", is_output=True),
         Option("truth", truth, metavar="FILE", is_input=True),
         Option("results", results, metavar="FILE", is_input=True),
-        *settings_options(DrawConfig()),
+        *(replace(option, is_output=option.dest == "sheet") for option in settings_options(DrawConfig())),
     ]
 
 
@@ -41,4 +42,5 @@ DRAW = Command(
     "masks.json --images photos/ --out drawn/",
     _draw_options,
     _draw,
+    AGAIN,
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, write_json
+from boxel.cli.options import AGAIN, DATA, JSON_HELP, Command, Option, check_writable, write_json
 from boxel.utils.errors import UsageError
 
 
@@ -21,9 +22,13 @@ def _evaluate_options() -> list[Option]:
     return [
         Option("subject", subject, positional=True),
         *DATA,
-        Option("json", JSON_HELP, metavar="FILE"),
-        Option("trimap", trimap, metavar="PNG"),
-        *(option for option in settings_options(EvaluateConfig()) if option.dest != "trimap"),
+        Option("json", JSON_HELP, metavar="FILE", is_output=True),
+        Option("trimap", trimap, metavar="PNG", is_output=True),
+        *(
+            replace(option, is_output=option.dest in ("report", "results"))
+            for option in settings_options(EvaluateConfig())
+            if option.dest != "trimap"
+        ),
     ]
 
 
@@ -71,6 +76,7 @@ EVALUATE = Command(
     "runs/boxinst val.json --images photos/",
     _evaluate_options,
     _evaluate,
+    AGAIN,
 )
 
 
@@ -84,8 +90,8 @@ def _compare_options() -> list[Option]:
     return [
         Option("subjects", subjects, positional=True, several=True),
         *DATA[1:],
-        Option("report", report, metavar="HTML"),
-        Option("json", JSON_HELP, metavar="FILE"),
+        Option("report", report, metavar="HTML", is_output=True),
+        Option("json", JSON_HELP, metavar="FILE", is_output=True),
         *(option for option in settings_options(EvaluateConfig()) if option.dest not in left_out),
     ]
 
@@ -117,4 +123,5 @@ COMPARE = Command(
     "runs/a runs/b val.json --images photos/ --report compare.html",
     _compare_options,
     _compare,
+    AGAIN,
 )

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
+from boxel.cli.options import (
+    AGAIN,
+    DATA,
+    JSON_HELP,
+    RESUMES,
+    Command,
+    Option,
+    check_writable,
+    read_data,
+    write_json,
+)
 from boxel.utils.errors import UsageError
 
 
@@ -41,7 +47,7 @@ def _label_options() -> list[Option]:
         Option("out", "COCO file of the masks", default="masks.json", metavar="FILE"),
         Option("teacher", teacher, list[str], default=["boxcaseg"]),
         Option("to", to, list[str], metavar="FORMAT,...", default=[]),
-        Option("report", "write a page on the masks and their quality", metavar="HTML"),
+        Option("report", "write a page on the masks and their quality", metavar="HTML", is_output=True),
         Option("tighten", tighten, hint=bool, default=False),
         Option("rotated", rotated, hint=bool, default=False),
         Option("calibrate_on", calibrate, aliases=("calibrate",), metavar="FILE", is_input=True),
@@ -68,12 +74,7 @@ def _label(given: dict[str, Any]) -> int:
     report = given.pop("report", None)
     if report:
         check_writable(report, ".html", ".htm")
-    try:
-        with _interrupted_by_sigterm():
-            outcome = label_data(given.pop("annotations"), **given)
-    except KeyboardInterrupt:
-        print("boxel: stopped; the same command resumes, and nothing that is done is lost.", file=sys.stderr)
-        return 1
+    outcome = label_data(given.pop("annotations"), **given)
     print(f"{outcome.summary()}\nmasks: {given['out']}")
     if report:
         outcome.write_report(report, shlex.join(["boxel", *sys.argv[1:]]))
@@ -109,34 +110,9 @@ def _label_shards(given: dict[str, Any]) -> int:
             raise UsageError(
                 f"--{name} needs all masks at once; without --engine, or from the folder afterwards."
             )
-    try:
-        with _interrupted_by_sigterm():
-            outcome = label_table(given.pop("annotations"), given.pop("out"), **given)
-    except KeyboardInterrupt:
-        print(
-            "boxel: stopped; the same command resumes, and no finished shard is labeled again.",
-            file=sys.stderr,
-        )
-        return 1
+    outcome = label_table(given.pop("annotations"), given.pop("out"), **given)
     print(f"{outcome.summary()}\nmasks: {outcome.out}")
     return 1 if outcome.failure else 0
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Treat the signal that ends a job on a cluster as Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _next_options() -> list[Option]:
@@ -154,15 +130,16 @@ def _next_options() -> list[Option]:
         Option("random", draw, bool),
         Option("seed", "seed of the random draw", NonNegativeInt, default=0),
         Option("checked", checked, metavar="FILE", is_input=True),
-        Option("out", out, metavar="PATH"),
+        Option("out", out, metavar="PATH", is_output=True),
         Option("to", to, metavar="TOOL"),
-        Option("json", JSON_HELP, metavar="FILE"),
+        Option("json", JSON_HELP, metavar="FILE", is_output=True),
     ]
 
 
 def _next(given: dict[str, Any]) -> int:
     from boxel.data import read, write
     from boxel.labeling import choose_next, select_next, sort_by_quality, take_checked, write_tasks
+    from boxel.utils.printable import printable_line
 
     tool = given.get("to")
     if tool and ("out" not in given or "checked" in given):
@@ -194,7 +171,7 @@ def _next(given: dict[str, Any]) -> int:
         known = [row | {"quality": None} if math.isnan(row["quality"]) else row for row in rows]
         write_json(known, given["json"])
     if given.get("json") != "-":
-        texts = [list(rows[0]), *(list(map(str, row.values())) for row in rows)]
+        texts = [list(rows[0]), *([printable_line(str(cell)) for cell in row.values()] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         print(*("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts), sep="\n")
         if "out" in given:
@@ -224,18 +201,20 @@ def _merge(given: dict[str, Any]) -> int:
     from boxel.data import write
     from boxel.labeling import merge_tasks, tasks_date
     from boxel.review import decided_since, decisions_path
+    from boxel.utils.locks import lock_output
 
     source, tasks = given["annotations"], given["tasks"]
     out = check_writable(given.get("out", source), ".json", ".parquet")
-    decided = decided_since(decisions_path(source), tasks_date(tasks))
-    merged = merge_tasks(
-        read_data(given), tasks, all_checked=given.get("all_checked", False), decided=decided
-    )
-    print(merged.summary().replace("`all_checked`", "--all-checked"))
-    if len(merged) or "out" in given:
-        write(merged.data, out)
-        print(f"written to {out}")
-    merged.remember()
+    with lock_output(out):
+        decided = decided_since(decisions_path(source), tasks_date(tasks))
+        merged = merge_tasks(
+            read_data(given), tasks, all_checked=given.get("all_checked", False), decided=decided
+        )
+        print(merged.summary().replace("`all_checked`", "--all-checked"))
+        if len(merged) or "out" in given:
+            write(merged.data, out)
+            print(f"written to {out}")
+        merged.remember()
     return 0
 
 
@@ -266,18 +245,21 @@ LABEL = Command(
     "boxes.json --images photos/ --out masks.json --report report.html",
     _label_options,
     _label,
+    RESUMES,
 )
 NEXT = Command(
     "List the masks whose correction is worth the most, or a random sample.",
     "masks.json --images photos/ --count 20 --out next.json",
     _next_options,
     _next,
+    AGAIN,
 )
 MERGE = Command(
     "Merge masks that were corrected in an annotation tool into the dataset that `boxel next --to` took them from.",
     "masks.json tasks/",
     _merge_options,
     _merge,
+    AGAIN,
 )
 ADAPT = Command(
     "Train the bundled network on a few true masks, or else on your boxes.",

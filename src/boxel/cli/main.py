@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 from boxel import __version__
 from boxel.cli.check import CHECK
@@ -25,7 +27,7 @@ from boxel.cli.tools import DEMO, DOCTOR, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
 from boxel.cli.train import RECIPES, TRAIN
 from boxel.methods import METHODS, get_method
 from boxel.utils.errors import BoxelError, UsageError, naming_extra, nearest, one_line
-from boxel.utils.printable import PrintableStream, printable
+from boxel.utils.printable import PrintableStream, printable_line
 from boxel.utils.provenance import set_command
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     try:
-        with redirect_stdout(PrintableStream(sys.stdout)), _log_to_stderr() as handler:  # type: ignore[type-var]
+        stdout = PrintableStream(sys.stdout)
+        with _stop_on_signals(), redirect_stdout(stdout), _log_to_stderr() as handler:  # type: ignore[type-var]
             set_command(words)
             code = _run([word for word in words if word != "--debug"], handler)
         sys.stdout.flush()  # here, where a closed pipe is handled, and not when the process ends
@@ -78,15 +81,17 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # what reads the output, e.g. `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("boxel: stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"boxel: stopped{stop}.", file=sys.stderr)
         return 1
     except Exception as error:  # whatever it is, a user reads one sentence
         if debug:
             raise
         unknown = f"{type(error).__name__}: {one_line(error, 1000)} (--debug shows where)."
+        if isinstance(error, OSError) and error.filename is not None:
+            unknown = f"{error.filename}: {error.strerror}; check the path."
         text = str(error) if isinstance(error, BoxelError) else unknown
-        print(f"boxel: {printable(text)}", file=sys.stderr)
+        print(f"boxel: {printable_line(text)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     finally:
         set_command(None)
@@ -125,8 +130,11 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
     handler.render = parser.with_flags
     parser.require_files(given)
     try:
-        with naming_extra(f"boxel {name.split()[0]}"):
+        with naming_extra(f"boxel {name.split()[0]}"), _lock_outputs(parser, given):
             return COMMANDS[name].run(given)
+    except KeyboardInterrupt as stop:
+        stop.args = (f"{stop}; {COMMANDS[name].on_stop}",) if COMMANDS[name].on_stop else stop.args
+        raise
     except BoxelError as error:
         error.args = (parser.with_flags(str(error)),)
         raise
@@ -158,6 +166,41 @@ usage: boxel {f"{prefix}METHOD" if prefix else "COMMAND"} ...
 
 boxel COMMAND --help lists the flags of a command; --debug shows tracebacks.
 boxel --print-completion bash|zsh|fish prints the completions of a shell; source them."""
+
+
+@contextmanager
+def _lock_outputs(parser: Parser, given: dict[str, Any]) -> Iterator[None]:
+    """Hold what a command line names as outputs."""
+    from boxel.utils.locks import lock_output
+
+    with ExitStack() as held:
+        for option in parser.options:
+            if option.is_output and given.get(option.dest, "-") not in ("-", ""):
+                held.enter_context(lock_output(given[option.dest]))
+        yield
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Let SIGTERM, which ends a job on a cluster, stop a command as Ctrl-C does; a second signal ends it at once."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if received:
+            os._exit(1)  # what it leaves unfinished, the next run removes
+        received.append(number)
+        raise KeyboardInterrupt
+
+    own = threading.current_thread() is threading.main_thread()  # which alone may set handlers
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if own}
+    for number in before:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if not received else ():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -195,4 +238,4 @@ class _StderrHandler(logging.Handler):
             if text in self._warnings:
                 return
             self._warnings.add(text)
-        print(printable(text), file=sys.stderr, flush=True)
+        print(printable_line(text), file=sys.stderr, flush=True)

@@ -24,6 +24,10 @@ MODEL_HELP = (
 )
 
 
+RESUMES = "the same command resumes, and nothing that is done is lost"
+AGAIN = "what is written is complete, and the same command starts from scratch"
+
+
 @dataclass(frozen=True)
 class Option:
     """A positional argument or a flag."""
@@ -37,6 +41,9 @@ class Option:
     positional: bool = False  # not a flag
     several: bool = False  # takes several values with spaces between them
     is_input: bool = False  # names files or folders that must be there
+    is_output: bool = (
+        False  # names a file or folder that one process at a time writes; `-` is standard output
+    )
     is_setting: bool = False  # the library has the default, so that only a value that was given counts
     group: str = ""  # title of its group in the help; empty for none
     hidden: bool = False  # only `--help-all` shows it
@@ -72,6 +79,7 @@ class Command:
     example: str  # a command line without `boxel` and the name of the command
     options: Callable[[], list[Option]]  # lists its options; only then what they need is imported
     run: Callable[[dict[str, Any]], int]  # takes the values of its options by name, and returns the exit code
+    on_stop: str = ""  # what a user reads who has stopped it
 
 
 ANNOTATIONS_HELP = (

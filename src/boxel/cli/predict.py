@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from boxel.cli.options import MODEL_HELP, Command, Option
+from boxel.cli.options import AGAIN, MODEL_HELP, Command, Option
 
 SETTINGS = (
     *("short_side", "long_side", "flip", "scales", "score_threshold", "class_agnostic_nms", "mask_nms"),
@@ -32,7 +32,7 @@ def _predict_options() -> list[Option]:
         Option("model", MODEL_HELP, positional=True),
         Option("sources", "image files, videos, folders or glob patterns", positional=True, several=True),
         Option("out", out, metavar="PATH"),
-        Option("draw", draw, metavar="PATH"),
+        Option("draw", draw, metavar="PATH", is_output=True),
         Option("draw_score", score, ScoreThreshold),
         Option("boxes", boxes, metavar="FILE", is_input=True),
         Option("detector", "a model whose boxes get masks (BoxCaseg)", metavar="RUN"),
@@ -57,4 +57,5 @@ PREDICT = Command(
     "runs/boxinst photos/ --out predictions.json --draw drawn/",
     _predict_options,
     _predict,
+    AGAIN,
 )

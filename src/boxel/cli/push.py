@@ -20,7 +20,7 @@ def _push_options() -> list[Option]:
             "datasets", "datasets on the Hugging Face Hub that it was trained on, for the card", list[str]
         ),
         Option("overwrite", overwrite, bool, default=False),
-        Option("out", out, metavar="FOLDER"),
+        Option("out", out, metavar="FOLDER", is_output=True),
     ]
 
 

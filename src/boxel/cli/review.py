@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxel.cli.options import ANNOTATIONS_HELP, DATA, Command, Option, check_writable, read_data
+from boxel.cli.options import AGAIN, ANNOTATIONS_HELP, DATA, Command, Option, check_writable, read_data
 
 if TYPE_CHECKING:
     from boxel.data import Annotations
@@ -37,7 +37,7 @@ def _review_options() -> list[Option]:
         annotations,
         images,
         Option("classes", classes, list[str], metavar="NAME,..."),
-        Option("export", export, metavar="OUT"),
+        Option("export", export, metavar="OUT", is_output=True),
         Option("format", to, aliases=("to",), metavar="FORMAT"),
         Option("decisions", decisions, metavar="FILE"),
         Option("teacher", teacher, default="boxcaseg"),
@@ -103,4 +103,5 @@ REVIEW = Command(
     "masks.json --images photos/",
     _review_options,
     _review,
+    AGAIN,
 )

@@ -7,7 +7,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from boxel.cli.options import DATA, MODEL_HELP, Command, Option, check_writable, given_settings, read_data
+from boxel.cli.options import (
+    AGAIN,
+    DATA,
+    MODEL_HELP,
+    RESUMES,
+    Command,
+    Option,
+    check_writable,
+    given_settings,
+    read_data,
+)
 from boxel.utils.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +36,7 @@ def _export_options() -> list[Option]:
     precision = "type of the trained layers; float16 halves the file, int8 is also faster on many CPUs"
     return [
         Option("model", MODEL_HELP, positional=True),
-        Option("out", "ONNX file to write", positional=True),
+        Option("out", "ONNX file to write", positional=True, is_output=True),
         Option("images", images, metavar="FILE", several=True, is_input=True),
         Option("precision", precision, Precision, default="float32"),
     ]
@@ -49,7 +59,9 @@ def _inspect_options() -> list[Option]:
     return [
         Option("what", what, Literal["affinity"], positional=True),
         *DATA,
-        Option("plot", "the curves of BoxInst's Figure 4", default="affinity.png", metavar="PNG"),
+        Option(
+            "plot", "the curves of BoxInst's Figure 4", default="affinity.png", metavar="PNG", is_output=True
+        ),
         *settings_options(AffinityConfig()),
     ]
 
@@ -73,10 +85,10 @@ def _segments_options() -> list[Option]:
     plot = "plot the IoU of the best segments by their number, if there are masks"
     return [
         *DATA,
-        Option("out", "folder of the segments", default="segments", metavar="FOLDER"),
+        Option("out", "folder of the segments", default="segments", metavar="FOLDER", is_output=True),
         *settings_options(ProposalConfig()),
         Option("workers", "number of processes; one per core if left out", PositiveInt),
-        Option("plot", plot, metavar="PNG"),
+        Option("plot", plot, metavar="PNG", is_output=True),
     ]
 
 
@@ -151,7 +163,13 @@ def _demo_options() -> list[Option]:
     from boxel.utils.config import PositiveInt
 
     return [
-        Option("out", "folder for everything that the demo makes", default="demo", metavar="FOLDER"),
+        Option(
+            "out",
+            "folder for everything that the demo makes",
+            default="demo",
+            metavar="FOLDER",
+            is_output=True,
+        ),
         Option("train", "train from boxes and from masks instead, which takes about 12 minutes", bool),
         Option("steps", "with --train: optimizer steps of each training", PositiveInt),
     ]
@@ -174,6 +192,7 @@ EXPORT = Command(
     "runs/boxinst model.onnx",
     _export_options,
     _export,
+    AGAIN,
 )
 INSPECT = Command(
     "Measure what a setting should be for your data.",
@@ -186,6 +205,7 @@ SEGMENTS = Command(
     "boxes.json --images photos/",
     _segments_options,
     _segments,
+    RESUMES,
 )
 TUNE_CRF = Command(
     "Search for the CRF settings that suit a semantic model, on images it was not trained on.",
@@ -198,6 +218,7 @@ DEMO = Command(
     "--out demo",
     _demo_options,
     _demo,
+    RESUMES,
 )
 DOCTOR = Command(
     "Print versions and devices, and what to do about what does not work.", "", lambda: [], _doctor

@@ -9,8 +9,9 @@ import importlib
 import logging
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused unread; Pillow too takes such an image for a decompression bomb."""
+
+MAX_SHARED_PIXELS = 1 << 26
+"""Images of more pixels are worked on one at a time, so that their memory does not multiply by the threads."""
+
+_large = threading.Lock()
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 """The formats that Pillow may decode; PostScript, which it hands to another program, is not among them."""
@@ -186,6 +192,17 @@ def leads_out(path: Path, root: Path) -> bool:
     except (OSError, ValueError, RuntimeError):  # a name that cannot be, or links in a circle
         return False
     return real != Path(os.path.abspath(path)) and not real.is_relative_to(root)
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait until no other thread works on an image of more than `MAX_SHARED_PIXELS`, if this one is as large."""
+    try:
+        width, height = image_size(path)
+    except ImageError:  # which reading it reports
+        width = height = 0
+    with _large if width * height > MAX_SHARED_PIXELS else nullcontext():
+        yield
 
 
 @contextmanager

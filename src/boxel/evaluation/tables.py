@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from boxel.utils.printable import printable_line
+
 Cell = str | float | None
 
 
@@ -23,7 +25,7 @@ def format_table(rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def format_cell(value: Cell) -> str:
-    """Format a number with three digits, or a dash if it is undefined; text and whole numbers stay as they are."""
+    """Format a number with three digits, or a dash if it is undefined; whole numbers stay as they are."""
     if value is None or value != value:  # NaN
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else printable_line(str(value))

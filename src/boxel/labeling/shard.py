@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import set_field
-from boxel.data.images import read_image
+from boxel.data.images import in_turn, read_image
 from boxel.data.label_maps import UNDECIDED
 from boxel.data.suspects import mark_suspect
 from boxel.labeling.config import LabelConfig
@@ -204,13 +204,16 @@ def describe_failure(path: Path, error: Exception) -> str:
 
 def _label_one(image: int, data: Annotations, labeler: Labeler, roles: NDArray[np.int8]) -> ImageMasks:
     """Label one image, in a thread."""
-    pixels = load_image(data, image)
-    height, width = pixels.shape[:2]
     own = data.instances_in(image)
-    existing, positions = _split_by_role(data, own, roles, (height, width))
-    boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
-    labeled = label_image(pixels, boxes, labels, labeler.teachers, labeler.config, existing)
-    return ImageMasks(image, width, height, _mask_rows(labeler, labeled, positions))
+    with in_turn(data.image_path(image)):
+        pixels = load_image(data, image)
+        height, width = pixels.shape[:2]
+        existing, positions = _split_by_role(data, own, roles, (height, width))
+        boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
+        labeled = label_image(pixels, boxes, labels, labeler.teachers, labeler.config, existing)
+        rows = _mask_rows(labeler, labeled, positions)
+        del labeled, pixels  # before another large image is read
+    return ImageMasks(image, width, height, rows)
 
 
 def _split_by_role(

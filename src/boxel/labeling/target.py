@@ -42,7 +42,7 @@ from boxel.labeling.outputs import (
 )
 from boxel.labeling.store import Store
 from boxel.utils.errors import BoxelError, UsageError, one_line
-from boxel.utils.files import atomic_path
+from boxel.utils.files import atomic_path, remove_leftovers
 from boxel.utils.printable import count_noun, name_some
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class Target:
     _records: dict[str, list[Output]] = field(default_factory=dict)  # of each output that has been written
 
     def __post_init__(self) -> None:
+        for path in self.paths.values():
+            remove_leftovers(path)
         found = {name: load_records(self.store, name) for name in self.store.output_names()}
         self._records = {name: records for name, records in found.items() if records}
         unknown = {name: path for name, path in self.paths.items() if name not in self._records}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -20,7 +19,7 @@ from boxel.data.formats.cvat_writer import ID_ATTRIBUTE
 from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict, get_list, get_text
 from boxel.data.formats.identity import IDS_FILE
 from boxel.data.formats.layout import image_names, place_images
-from boxel.data.images import describe_missing, leads_out
+from boxel.data.images import describe_missing
 from boxel.labeling.edits import Edit, Edited, Edits, agree, apply, clear_drawn, collect, make_row
 from boxel.labeling.outputs import (
     Changes,
@@ -35,7 +34,7 @@ from boxel.labeling.outputs import (
 from boxel.labeling.review import NextMask
 from boxel.labeling.target import find_problem, naming_path
 from boxel.utils.errors import BoxelError, UsageError, nearest, one_line
-from boxel.utils.files import atomic_path, make_parent
+from boxel.utils.files import atomic_path, make_parent, scratch_folder
 from boxel.utils.printable import count_noun, name_ids, name_some
 
 TASKS_FILE = "boxel-tasks.msgpack"
@@ -74,6 +73,7 @@ class _Record(msgspec.Struct, array_like=True):
     marked: list[int]  # rows to correct
     merged: list[int] = []  # rows that a merge has changed
     added: list[_Added] = []
+    first: list[bytes] = []  # `states` before the first merge; empty if there was none
 
     @classmethod
     def load(cls, folder: Path) -> _Record:
@@ -108,7 +108,7 @@ def write_tasks(data: Annotations, chosen: Sequence[NextMask], folder: str | Pat
         format: ``labelme``, ``cvat`` or ``label-studio``.
 
     Raises:
-        BoxelError: The folder exists, or an image is missing or lies outside of the folder of the images.
+        BoxelError: The folder exists, or an image is missing, or a link to files that are not images.
 
     Examples:
         >>> from boxel.data import example_scenes
@@ -134,9 +134,10 @@ def write_tasks(data: Annotations, chosen: Sequence[NextMask], folder: str | Pat
         for row, text in enumerate(selected.extras)
     ]
     make_parent(path)
-    with tempfile.TemporaryDirectory(dir=path.parent) as images, atomic_path(path) as temporary:
-        place_images(selected, Path(images), names)
-        ordered = replace(selected, root=Path(images), paths=names, extras=as_objects(extras))
+    with atomic_path(path) as temporary, scratch_folder(path.with_name(f"{path.name}-images")) as images:
+        if unusable := place_images(selected, images, names):
+            raise BoxelError(unusable[0])
+        ordered = replace(selected, root=images, paths=names, extras=as_objects(extras))
         options: Any = {} if format == "labelme" else {"polygons": True}
         with naming_path(temporary, path):
             write_as_given(ordered, temporary, format, **options)
@@ -198,6 +199,7 @@ class MergedTasks:
     def remember(self) -> None:
         """Note in the folder of the tasks what was merged; call it once the dataset is written."""
         record, rows = self._record, _index(self.data)
+        record.first = record.first or list(record.states)
         for row, key in enumerate(_keys(record.output)):
             if key in self._settled and key in rows:
                 record.states[row] = state_digest(self.data, rows[key])
@@ -254,7 +256,7 @@ def merge_tasks(
     Objects are identified by image and id. Those that were corrected or added are the user's: they are trusted and have
     no source. All others stay as they are, and so does what the user has changed in the dataset since, unlike a
     mask that a teacher has predicted again. The folder remembers what was merged, so that the same tasks can
-    be corrected further and merged again.
+    be corrected further and merged again; into a dataset that has none of it, all is merged as for the first time.
 
     Args:
         data: The dataset.
@@ -276,6 +278,8 @@ def merge_tasks(
     """
     path = Path(folder)
     record = _Record.load(path)
+    if _lacks_earlier(data, record):
+        record = replace_fields(record, states=record.first, merged=[], added=[])
     found = _unmark(read(path, format=record.format))
     changes = compare(record.output, found)
     _refuse_lost(path, record, found, changes)
@@ -291,6 +295,15 @@ def merge_tasks(
     merged.data = _clear(merged.data, np.flatnonzero(edited.own).tolist())
     _accept(merged, {edit.key for edit in edits if edit.kind in ("changed", "deleted")}, decided, all_checked)
     return merged
+
+
+def _lacks_earlier(data: Annotations, record: _Record) -> bool:
+    """Return whether a dataset has nothing of what earlier merges have changed, e.g. as these wrote another file."""
+    rows, keys = _index(data), _keys(record.output)
+    pairs = enumerate(zip(record.states, record.first, strict=False))
+    changed = [row for row, (now, before) in pairs if now != before and keys[row] in rows]
+    same = (state_digest(data, rows[keys[row]]) == record.first[row] for row in changed)
+    return bool(changed) and all(same)
 
 
 def _refuse_lost(path: Path, record: _Record, found: Annotations, changes: Changes) -> None:
@@ -456,11 +469,6 @@ def _select(data: Annotations, instances: Sequence[int]) -> Annotations:
     paths = [selected.image_path(image) for image in range(len(images))]
     if missing := describe_missing(paths):
         raise BoxelError(f"{data.file}: {missing}")
-    root = data.root.resolve()
-    if outside := [path for path in paths if leads_out(path, root)]:
-        raise BoxelError(
-            f"{outside[0]}: is a link out of {root}; name the folder of the files themselves with `images`."
-        )
     return selected
 
 

@@ -37,6 +37,7 @@ from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
 from boxel.utils.frames import frame_stem, split_frame
+from boxel.utils.locks import lock_output
 from boxel.utils.progress import progress
 from boxel.viz.output import refuse_folder_of_images
 from boxel.viz.video import Drawings
@@ -170,9 +171,9 @@ def predict(
     if model.kind == "segmenter":
         refuse_folder_of_images(out, paths)
     keep = partial(keep_confident, model=finder or model, threshold=score)
-    writer = _Writer(out, paths, None if draw is None else Path(draw), keep, every)
-    count = 0
+    writer, count = _Writer(out, paths, None if draw is None else Path(draw), keep, every), 0
     with (
+        lock_output(out),
         progress(len(paths), "images") as advance,
         closing(predictions),
         writer.drawn,
@@ -183,9 +184,9 @@ def predict(
             future.result()  # an error in writing ends all
             count += 1
             advance(1)
-    if not count:
-        raise BoxelError(f"{out} is not written: none of its images can be predicted on.")
-    return replace(writer.finish(count, errors, model.kind == "segmenter"), draw_score=score)
+        if not count:
+            raise BoxelError(f"{out} is not written: none of its images can be predicted on.")
+        return replace(writer.finish(count, errors, model.kind == "segmenter"), draw_score=score)
 
 
 def iter_predictions(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from dataclasses import asdict
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,13 +40,24 @@ def make_candidates(
 
     They are made in several processes; with joblib's `parallel_config`, on other machines. `advance` is called with the
     number of images done since its last call. A sentence per image whose segments could not be made is returned.
+
+    Raises:
+        BoxelError: The folder cannot be written, or a process was killed, e.g. since the memory was used up.
     """
-    jobs = (delayed(_make)(*_job(data, image, folder, config), config) for image in range(len(data)))
-    errors = []
-    for error in Parallel(workers, return_as="generator_unordered", pre_dispatch="4*n_jobs")(jobs):
-        advance(1)
-        if error:
-            errors.append(error)
+    job = partial(_make_in_worker, os.getpid())
+    jobs = (delayed(job)(*_job(data, image, folder, config), config) for image in range(len(data)))
+    errors, done = [], 0
+    try:
+        for error in Parallel(workers, return_as="generator_unordered", pre_dispatch="4*n_jobs")(jobs):
+            done += 1
+            advance(1)
+            if error:
+                errors.append(error)
+    except BrokenExecutor as error:
+        raise BoxelError(
+            f"{folder}: a process that makes segments was killed, perhaps since the memory is used up, after {done} of "
+            f"{len(data)} images; the same call with fewer `workers` resumes."
+        ) from error
     return errors
 
 
@@ -76,6 +93,24 @@ def _job(
     content = msgspec.json.encode([data.paths[image], settings, boxes.round(3).tolist()])
     name = f"{path.stem}-{blake2b(content, digest_size=8).hexdigest()}.npz"
     return path, boxes, Path(folder) / name
+
+
+def _make_in_worker(parent: int, *job: Any) -> str | None:
+    _end_with(parent)
+    return _make(*job)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Let this process, which joblib keeps for minutes, end soon after its parent; a signal may have killed that."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() == parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _make(path: Path, boxes: NDArray[np.float64], file: Path, config: ProposalConfig) -> str | None:

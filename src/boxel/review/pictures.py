@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boxel.data.images import in_turn
 from boxel.labeling.shard import load_image
 from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode_in_box
@@ -87,7 +88,8 @@ class Pictures:
         Raises:
             BoxelError: It cannot be read, or is of another size than the annotations state.
         """
-        return self._images.get(image, lambda: load_image(self._review.data, image))
+        with in_turn(self._review.data.image_path(image)):
+            return self._images.get(image, lambda: load_image(self._review.data, image))
 
     def thumbnail(self, row: int, plain: bool) -> bytes:
         """Return a WebP file of an object with its mask and box, or of the plain image there."""

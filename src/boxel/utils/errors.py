@@ -18,6 +18,10 @@ class UsageError(BoxelError):
     """The arguments make no sense, whatever the data is; the command line exits with 2."""
 
 
+class OutputError(BoxelError):
+    """A file or folder cannot be written; all others of a job could not be either."""
+
+
 class MissingExtraError(BoxelError, ImportError):
     """An optional package is not installed."""
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import OutputError
 from boxel.utils.frames import stored_in
 
-_HOST = blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()
+_PROCESSES = Path(
+    "/proc/self/ns/pid"
+)  # what numbers processes: each container does, perhaps with the host's name
+_HOST = blake2b(
+    f"{socket.gethostname()} {_PROCESSES.exists() and _PROCESSES.stat().st_ino}".encode(), digest_size=3
+).hexdigest()
+_swept: set[Path] = set()
 
 UMASK = os.umask(0)
 os.umask(UMASK)  # it can only be read by setting it, which no thread should do later
@@ -26,7 +34,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
 
     The block may create a file or a folder. A link stays a link: its target is replaced. If the block raises, the
-    temporary path is removed and ``path`` stays as it was.
+    temporary path is removed and ``path`` stays as it was. What earlier processes left in its folder when they were
+    killed is removed once per process.
 
     Args:
         path: The file or folder to write. Its parent folder is created if needed.
@@ -49,6 +58,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     make_parent(path)
     temporary = partial_path(target)
     remove(temporary)
+    if target.parent not in _swept:
+        _swept.add(target.parent)
+        remove_leftovers(target)
     try:
         yield temporary
         if temporary.is_dir():
@@ -70,18 +82,18 @@ def partial_path(path: str | Path) -> Path:
     """Return the temporary path beside a file or folder that `atomic_path` writes to, for this process and thread."""
     target = Path(path).resolve()
     owner = f"{_HOST}.{os.getpid()}.{threading.get_ident():x}"
-    return target.with_name(f"{_partial_prefix(target)}.{owner}.partial{target.suffix}")
+    return target.with_name(f"{hidden_name(target)}.{owner}.partial{target.suffix}")
 
 
-def _partial_prefix(target: Path) -> str:
-    # Short, as the name itself may be as long as the file system allows.
+def hidden_name(target: Path) -> str:
+    """Return the beginning of the names of hidden files beside a path: short, as its own may be as long as possible."""
     return f".{blake2b(os.fsencode(target.name), digest_size=6).hexdigest()}"
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes of this machine that were killed have left beside a file or folder they were writing.
+    """Remove what processes of this machine that were killed have left in the folder of a file or folder to write.
 
-    One that was killed between its two renamings had put the old folder aside: it is put back.
+    One that was killed between two renamings had put the old folder aside: it is put back.
 
     Examples:
         >>> import tempfile
@@ -89,14 +101,15 @@ def remove_leftovers(path: str | Path) -> None:
         ...     remove_leftovers(f"{folder}/masks_yolo")
     """
     target = Path(path).resolve()
-    for left in sorted(target.parent.glob(f"{_partial_prefix(target)}.{_HOST}.*.partial*")):
-        process = left.name.split(".")[3]
+    for left in sorted(target.parent.glob(f".*.{_HOST}.*.partial*")):
+        process, own = left.name.split(".")[3], left.name.startswith(f"{hidden_name(target)}.")
         if not process.isdecimal() or _is_running(int(process)):
             continue
-        if left.suffix == ".old" and not target.exists():
-            left.rename(target)
-        else:
-            remove(left)
+        with suppress(OSError):  # another process has been faster
+            if left.suffix != ".old" or (own and target.exists()):
+                remove(left)
+            elif own:
+                left.rename(target)
 
 
 def _is_running(process: int) -> bool:
@@ -124,11 +137,11 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def not_written(path: str | Path, error: OSError) -> BoxelError:
+def not_written(path: str | Path, error: OSError) -> OutputError:
     """Return the error that names a file which cannot be written, and what to do."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free some space, or write to another disk" if full else "check the folder"
-    return BoxelError(f"{path}: cannot be written ({error.strerror or error}); {remedy}.")
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}.")
 
 
 def make_parent(path: str | Path) -> None:
@@ -141,7 +154,18 @@ def make_parent(path: str | Path) -> None:
     except OSError as error:
         denied = isinstance(error, PermissionError)
         reason = f"no permission to write into {folder}" if denied else error.strerror
-        raise BoxelError(f"{path}: cannot be written ({reason}); check the folder.") from error
+        raise OutputError(f"{path}: cannot be written ({reason}); check the folder.") from error
+
+
+@contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside a file or folder that is written; it is removed at the end of the block."""
+    folder = partial_path(path)
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        remove(folder)
 
 
 def is_file(path: Path) -> bool:
@@ -161,10 +185,16 @@ def remove(path: Path) -> None:
 
 
 def _replace_folder(new: Path, target: Path) -> None:
-    """Rename a folder to ``target``; a folder that is there is put aside first, and back if the renaming fails."""
+    """Rename a folder to ``target``, in one step if the system can.
+
+    Otherwise a folder that is there is put aside first, and back if the renaming fails.
+    """
     old = new.with_name(f"{new.name}.old")
     remove(old)
     if target.exists():
+        if _exchange(new, target):
+            remove(new)
+            return
         target.rename(old)
     try:
         new.rename(target)
@@ -173,3 +203,14 @@ def _replace_folder(new: Path, target: Path) -> None:
             old.rename(target)
         raise
     remove(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places, or return False if the system or the file system cannot do that in one step."""
+    names = {"linux": "renameat2", "darwin": "renameatx_np"}
+    here, exchange = (-100 if sys.platform == "linux" else -2), 2  # AT_FDCWD, RENAME_EXCHANGE or RENAME_SWAP
+    try:
+        rename = getattr(ctypes.CDLL(None), names[sys.platform])
+    except (KeyError, OSError, AttributeError):
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(exchange)) == 0)

@@ -22,6 +22,16 @@ def printable(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
+def printable_line(text: str) -> str:
+    r"""Escape the control characters of a line, which a name of unknown origin must not end either.
+
+    Examples:
+        >>> print(printable_line("cat\nno issues found"))
+        cat\nno issues found
+    """
+    return printable(text).replace("\n", "\\n")
+
+
 def count_noun(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number and what it counts; the plural is the noun with an s, unless it is given.
 

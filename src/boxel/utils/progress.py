@@ -22,6 +22,8 @@ MIN_INTERVAL = 20.0
 def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Show the progress of a job with its rate and the time left; without a terminal or a notebook, log it.
 
+    If the job is interrupted, the `KeyboardInterrupt` states how much of it was done.
+
     Args:
         total: Number of units of work.
         unit: Their name in the plural.
@@ -34,6 +36,23 @@ def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
         ...     for _ in range(3):
         ...         advance(1)
     """
+    done = 0
+    with _shown(total, unit) as show:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            show(count)
+
+        try:
+            yield advance
+        except KeyboardInterrupt as stop:
+            stop.args = stop.args or (f" after {done:,} of {total:,} {unit}",)
+            raise
+
+
+@contextmanager
+def _shown(total: int, unit: str) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
     if console.is_terminal or (console.is_jupyter and find_spec("ipywidgets")):
         columns = BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()

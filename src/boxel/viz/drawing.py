@@ -19,7 +19,7 @@ from boxel.data.images import SUFFIXES, ImageError, describe_missing, read_image
 from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.masks.rle import Rle
 from boxel.utils.config import parse_config
-from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.errors import BoxelError, OutputError, UsageError
 from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
 from boxel.viz.colors import BLACK, PALETTE, WHITE, pick_color
@@ -136,6 +136,8 @@ def draw_dataset(
                 if folder is not None:
                     _save(artist.draw(image, pixels), folder / names[image], data.image_path(image))
                 sheet.add(image, pixels, notes.get(image, ""))
+            except OutputError:  # the others would not fit either
+                raise
             except BoxelError as error:
                 if not isinstance(error, ImageError) or error.kind != "image-missing":
                     logger.warning("skipped: %s", error)

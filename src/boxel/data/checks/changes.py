@@ -85,7 +85,21 @@ class RepairRecord(Struct):
     def write(self, path: str | Path) -> None:
         """Write the record as a JSON file."""
         with atomic_path(path) as temporary:
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+            temporary.write_bytes(self._encode())
+
+    def is_in(self, path: Path) -> bool:
+        """Return whether a file holds this record."""
+        return path.read_bytes() == self._encode()
+
+    def _encode(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+    @classmethod
+    def is_record(cls, path: Path) -> bool:
+        """Return whether a file holds a record."""
+        with suppress(BoxelError):
+            return bool(cls.read(path).annotations)
+        return False
 
     @classmethod
     def read(cls, path: str | Path) -> RepairRecord:

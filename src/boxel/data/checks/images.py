@@ -13,7 +13,7 @@ import numpy as np
 from boxel.data.checks import exif
 from boxel.data.checks.image_facts import ImageFacts, read_facts
 from boxel.data.checks.repair_state import RepairState
-from boxel.data.images import ImageError, ImageHeader
+from boxel.data.images import ImageError, ImageHeader, in_turn
 from boxel.data.label_maps import label_map_size
 from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError
@@ -92,7 +92,8 @@ def _read_all(paths: list[Path]) -> list[ImageFacts | ImageError]:
 
 def _read(path: Path) -> ImageFacts | ImageError:
     try:
-        return read_facts(path)
+        with in_turn(path):
+            return read_facts(path)
     except ImageError as error:
         return error
 

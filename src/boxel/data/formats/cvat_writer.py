@@ -71,7 +71,7 @@ class _Writer:
 
     def __init__(self, export: Export, as_polygons: bool) -> None:
         self.export, self.data, self.as_polygons = export, export.data, as_polygons
-        self.names = [_clean(category.name) or "unnamed" for category in self.data.categories]
+        self.names = export.name_classes(_clean)
 
     def lines(self) -> Iterator[str]:
         data = self.data

@@ -147,7 +147,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         (path / f"{key}.txt").write_text("".join(names), encoding="utf-8")
         config[key] = f"{key}.txt"
     config |= {"names": "obj.names", "backup": "backup/"}
-    classes = [" ".join(category.name.split()) or "unnamed" for category in data.categories]
+    classes = export.name_classes(lambda name: " ".join(name.split()))
     (path / "obj.names").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
     (path / "obj.data").write_text("".join(f"{k} = {v}\n" for k, v in config.items()), encoding="utf-8")
     export.stems = file_stems(data.paths)  # without the folders of splits

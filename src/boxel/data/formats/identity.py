@@ -75,6 +75,7 @@ class _Category(Struct, omit_defaults=True):
     name: str
     supercategory: str = ""
     extras: dict[str, Any] | None = None
+    written: str = ""  # its name in the other files, if they cannot hold it
 
 
 class _Ids(Struct, omit_defaults=True):
@@ -90,6 +91,7 @@ def write_ids(
     rows: Sequence[Sequence[int]],
     boxes: NDArray[np.float64],
     mask_areas: NDArray[np.float64],
+    names: Sequence[str],
 ) -> None:
     """Write the `IDS_FILE` of a dataset.
 
@@ -100,6 +102,7 @@ def write_ids(
         rows: Instances of each image that are written.
         boxes: (N, 4) xyxy boxes that the instances are read with.
         mask_areas: (N,) area of the masks that they are read with; NaN if they are boxes only.
+        names: The name of each class as it is written.
     """
     images = {
         stem: _Image(
@@ -113,7 +116,10 @@ def write_ids(
         for i, stem in enumerate(stems)
     }
     categories = [
-        _Category(c.id, c.name, c.supercategory, decode_extras(c.extras) or None) for c in data.categories
+        _Category(
+            c.id, c.name, c.supercategory, decode_extras(c.extras) or None, name if name != c.name else ""
+        )
+        for c, name in zip(data.categories, names, strict=True)
     ]
     content = _Ids(categories, images, decode_extras(data.dataset_extras) or None)
     with atomic_path(folder / IDS_FILE) as temporary:
@@ -204,6 +210,9 @@ class Ids:
         """
         if not self._ids.images and not self._ids.categories:
             return data
+        known_as = {c.written: c.name for c in self._ids.categories if c.written}
+        own = [replace(c, name=known_as.get(c.name, c.name)) for c in data.categories]
+        data = replace(data, categories=tuple(own))
         written = [row.id for image in self._ids.images.values() for row in image.annotations]
         restored = _Restored(data, held, {*written})
         for i, stem in enumerate(stems):

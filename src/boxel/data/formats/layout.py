@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxel.data.annotations import Annotations
+from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.identity import IDS_FILE, write_ids
 from boxel.data.formats.outlines import find_outline
 from boxel.data.image_names import split_path
-from boxel.data.images import MAX_PIXELS, SUFFIXES, leads_out, read_image
+from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size, leads_out, read_image
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
@@ -61,6 +61,33 @@ def make_distinct(names: Iterable[str]) -> list[str]:
     return list(taken)
 
 
+def name_classes(categories: Sequence[Category], clean: Callable[[str], str]) -> tuple[list[str], list[str]]:
+    """Return the names of classes as a format can hold them, and a sentence if some must be numbered to differ.
+
+    Args:
+        categories: The classes.
+        clean: Returns what the format can hold of a name.
+
+    Examples:
+        >>> name_classes([Category(1, "a"), Category(2, "a ")], str.strip)[0]
+        ['a', 'a_2']
+    """
+    known = list(dict.fromkeys(category.name for category in categories))  # two of the same name stay one
+    cleaned = [clean(name) or "unnamed" for name in known]
+    plain = [" ".join(name.split()) for name in cleaned]
+    distinct = make_distinct(plain)
+    changed = [new for old, new in zip(plain, distinct, strict=True) if old != new]
+    written = {
+        name: own if old == new else new
+        for name, own, old, new in zip(known, cleaned, plain, distinct, strict=True)
+    }
+    sentences = changed and [
+        "names of classes differ in white space or control characters alone: "
+        f"{count_noun(len(changed), 'class is', 'classes are')} numbered, e.g. {changed[0]!r}."
+    ]
+    return [written[category.name] for category in categories], sentences
+
+
 def _parts(path: str) -> list[str]:
     parts = split_path(path)
     return [*parts[:-1], frame_stem(parts[-1]) or PurePosixPath(parts[-1]).stem] if parts else []
@@ -86,22 +113,23 @@ def image_names(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:
     """Put the images into a folder: as hard links if possible, else as copies.
 
-    A hard link takes no space and stays when the original is moved. Images that exist already are left alone. If some
-    images are missing, or are links that lead out of the folder of the images, a sentence on them is returned.
+    A hard link takes no space and stays when the original is moved. Images that exist already are left alone. What a
+    link out of the folder of the images leads to is copied, and only if it is an image: whoever made the link may not
+    be who made the file. A sentence on the images that are missing, and one on links to no image, is returned.
     """
     for parent in {folder, *((folder / name).parent for name in names)}:
         parent.mkdir(parents=True, exist_ok=True)
     root = data.root.resolve()
-    missing, leading_out = [], []
+    missing, unknown = [], []
     for i, name in enumerate(names):
-        path = data.image_path(i)
-        if leads_out(path, root):
-            leading_out.append(path)
-        elif not _place(path, folder / name):
-            missing.append(path)
+        path, target = data.image_path(i), folder / name
+        if split_frame(path) or not leads_out(path, root):
+            missing += [] if _place(path, target) else [path]
+        elif not _copy_image(path, target):
+            unknown.append(path)
     sentences = {
         "are missing": (missing, f"put them into {folder}, or start again with `images`"),
-        f"are links out of {root}": (leading_out, "name the folder of the files themselves with `images`"),
+        f"are links out of {root} to files that are not images": (unknown, "replace them, or leave them out"),
     }
     return [
         f"{len(paths)} of {len(data)} images {what}, e.g. {paths[0]}; {remedy}."
@@ -124,6 +152,18 @@ def _place(source: Path, target: Path) -> bool:
                     put(source.resolve(), target)
                     return True
     return False
+
+
+def _copy_image(source: Path, target: Path) -> bool:
+    """Copy what a link leads to; return whether the copy, which cannot change any more, is an image."""
+    try:
+        image_size(source)  # refuses at once what is large, or no file at all
+        shutil.copyfile(source, target)
+        read_image(target)
+    except BoxelError:
+        target.unlink(missing_ok=True)
+        return False
+    return True
 
 
 Crop = tuple[NDArray[np.uint8], int, int]
@@ -156,6 +196,7 @@ class Export:
         rows: For each image the instances that are written, in order; see `add`.
         boxes: (N, 4) xyxy boxes that the instances will be read with.
         mask_areas: (N,) area of the masks that they will be read with; NaN if they are written as boxes.
+        class_names: The name of each class as it is written.
     """
 
     def __init__(
@@ -176,6 +217,7 @@ class Export:
         self.boxes = data.boxes.copy()
         self.mask_areas = np.full(len(data.boxes), np.nan)
         self._missing = place_images(data, folder / images, self.names)
+        self.class_names = [category.name for category in data.categories]
         self._masks = 0
         self._ious: list[float] = []  # with the original, of each mask that may have changed
         self._unreadable: list[str] = []
@@ -267,7 +309,14 @@ class Export:
 
     def write_ids(self) -> None:
         """Write `IDS_FILE`."""
-        write_ids(self.data, self.folder, self.stems, self.rows, self.boxes, self.mask_areas)
+        names, columns = self.class_names, (self.boxes, self.mask_areas)
+        write_ids(self.data, self.folder, self.stems, self.rows, *columns, names)
+
+    def name_classes(self, clean: Callable[[str], str]) -> list[str]:
+        """Return the name of each class as the format can hold it; see `name_classes`."""
+        self.class_names, sentences = name_classes(self.data.categories, clean)
+        self._missing += sentences
+        return self.class_names
 
     def losses(
         self,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import file_stems, image_names, list_fields, place_images
+from boxel.data.formats.layout import file_stems, image_names, list_fields, name_classes, place_images
 from boxel.data.formats.names import is_hidden, named_folder
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set, read_splits
@@ -312,6 +312,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     """
     classes = pixel_classes(data)
     values, losses = _values(classes)
+    class_names, numbered = name_classes(classes, _to_line)
     stems, names = image_names(data.paths)
     (path / "labels").mkdir(parents=True, exist_ok=True)
     known, unreadable, written = has_pixel_labels(data), list[str](), list[int]()
@@ -323,7 +324,7 @@ def write(data: Annotations, path: Path) -> list[str]:
             continue
         write_gray(path / "labels" / f"{stems[image]}.png", look_up(labels, values))
         written.append(image)
-    lines = (f"{values[label]} {_to_line(category.name)}\n" for label, category in enumerate(classes))
+    lines = (f"{values[label]} {name}\n" for label, name in enumerate(class_names))
     (path / "classes.txt").write_text("".join(lines), encoding="utf-8")
     if any(data.splits):
         write_splits(path, [stems[image] for image in written], [data.splits[image] for image in written])
@@ -342,7 +343,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         )
     if lost := list_fields(data.select_instances([])):  # those of objects are lost with them
         losses.append(f"a semantic dataset has no place for {lost}: they are left out.")
-    return losses + missing
+    return losses + numbered + missing
 
 
 def _values(classes: Sequence[Category]) -> tuple[NDArray[np.uint8], list[str]]:
@@ -361,4 +362,4 @@ def _values(classes: Sequence[Category]) -> tuple[NDArray[np.uint8], list[str]]:
 
 def _to_line(name: str) -> str:
     """Return a name that a line of a class list can hold."""
-    return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "unnamed"
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split())

@@ -40,7 +40,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         (path / sub).mkdir(parents=True, exist_ok=True)
     data = _with_plain_background(data)
     export = Export(data, path, "VOC", "JPEGImages")
-    names = [clean_text(category.name) or "unnamed" for category in data.categories]
+    names = export.name_classes(clean_text)
     order = class_order(names)
     values = [order.index(name) + 1 for name in names]
     segmented: list[int] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from boxel.data.formats.identity import IDS_FILE
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path, not_written, partial_path, remove, remove_leftovers
+from boxel.utils.files import atomic_path, not_written, remove_leftovers, scratch_folder
 
 INCOMPLETE = ".boxel-incomplete"
 """File in a folder while files are moved into it."""
@@ -41,16 +41,13 @@ def write_folder(path: Path, write: Callable[[Path], list[str]]) -> list[str]:
             temporary.mkdir(parents=True)
             sentences = write(temporary)
     else:
-        temporary = partial_path(path)
-        try:
-            temporary.mkdir()
-            sentences = write(temporary)
-            _merge(temporary, path)
-        except OSError as error:
-            name = str(error.filename or path).replace(str(temporary), str(path))
-            raise not_written(name, error) from error
-        finally:
-            remove(temporary)
+        with scratch_folder(path) as temporary:
+            try:
+                sentences = write(temporary)
+                _merge(temporary, path)
+            except OSError as error:
+                name = str(error.filename or path).replace(str(temporary), str(path))
+                raise not_written(name, error) from error
     return [sentence.replace(str(temporary), str(path)) for sentence in sentences]
 
 

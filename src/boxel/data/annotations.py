@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.images import image_size
 from boxel.data.issues import Issue
+from boxel.data.sharing import SharedFile
 from boxel.masks.rle import Rle, Segmentation, decode, polygon_area, to_rle
 from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.printable import count_noun
@@ -163,6 +165,20 @@ class Annotations:
                 object.__setattr__(self, name, make())
         for name, dtype in COLUMNS.items():
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle all; but a process that this one starts, e.g. to decode images, reads the columns from one file."""
+        if get_spawning_popen() is None:
+            return super().__reduce_ex__(protocol)
+        return self._shared_file.reduce(type(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the columns, without what is computed from them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def _shared_file(self) -> SharedFile:
+        return SharedFile(self)
 
     def __len__(self) -> int:
         """Number of images."""

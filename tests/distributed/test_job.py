@@ -223,7 +223,8 @@ def test_images_and_shards_at_urls(scenes, tmp_path):
     assert masks.segmentation(places[last["ann_id"]])["counts"] == last["counts"]
 
 
-def test_images_in_tar_files(scenes, tmp_path):
+@pytest.mark.parametrize("root", ["{}", "file://{}"])
+def test_images_in_tar_files(scenes, tmp_path, root):
     data, boxes = scenes
     names = {}
     for number in range(2):
@@ -240,9 +241,11 @@ def test_images_in_tar_files(scenes, tmp_path):
     rows["image"] = rows["image"].map(names)
     rows.loc[0, "image"] = "1.tar/link.png"
     rows.to_parquet(tmp_path / "boxes.parquet")
-    done = label(scenes, tmp_path / "out", boxes=tmp_path / "boxes.parquet", images=tmp_path, max_bad=0.2)
+    done = label(
+        scenes, tmp_path / "out", boxes=tmp_path / "boxes.parquet", images=root.format(tmp_path), max_bad=0.2
+    )
     assert done.counts == {"labeled": len(rows) - 1, "failed": 1}
-    assert done.failure.startswith(f"{tmp_path}/1.tar/link.png: the image is missing")
+    assert done.failure.startswith(f"{root.format(tmp_path)}/1.tar/link.png: the image is missing")
 
 
 def test_what_a_shard_cannot_have_is_refused(scenes, tmp_path, capsys):

@@ -6,6 +6,7 @@ The policy on EXIF rotation: pixels are shown upright, and sizes and boxes refer
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import stat
@@ -22,6 +23,7 @@ from PIL import Image
 from boxel.data.video import read_frame
 from boxel.utils.errors import BoxelError
 from boxel.utils.frames import split_frame, stored_in
+from boxel.utils.tars import member_size, read_member, split_member
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +249,8 @@ def announce_bands(path: str | os.PathLike[str], count: int) -> None:
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     if frame := split_frame(path):
         return Image.fromarray(read_frame(*frame))
+    if member := split_member(path):
+        return Image.open(io.BytesIO(read_member(*member)), formats=FORMATS)
     try:
         image = Image.open(path, formats=FORMATS)
         announce_bands(path, getattr(image, "tag_v2", {}).get(_SAMPLES, 1))
@@ -291,6 +295,7 @@ def _checked_size(path: str | os.PathLike[str]) -> int:
     """Return the bytes of a regular file that is not empty, or raise an `ImageError`."""
     try:
         status = os.stat(stored_in(path))
+        size = member_size(*member) if (member := split_member(path)) else status.st_size
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         kind = "image-missing" if missing else "image-unreadable"
@@ -299,10 +304,10 @@ def _checked_size(path: str | os.PathLike[str]) -> int:
         raise ImageError(kind, message) from error
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("image-unreadable", f"{path}: this is not a file; name an image file.")
-    if status.st_size == 0:
+    if size == 0:
         message = f"{path}: the file has zero bytes; replace it or leave the image out."
         raise ImageError("image-empty", message, bytes=0)
-    return status.st_size
+    return size
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -1,7 +1,4 @@
-"""Bring images to this machine: from URLs of any file system, and out of tar files, as WebDataset has them.
-
-The image ``b.jpg`` of a tar file ``a.tar`` is named ``a.tar/b.jpg``.
-"""
+"""Bring images from URLs of any file system to this machine; of a tar file, as WebDataset has them, all in one pass."""
 
 from __future__ import annotations
 
@@ -53,12 +50,12 @@ def bring_images(folder: str, names: Sequence[str], images: Iterable[int]) -> It
     local, remote, tars = dict[int, str](), dict[int, str](), dict[str, dict[int, str]]()
     for image in images:
         place = join_url(folder, names[image])
-        if _TAR in place:
-            tars.setdefault(place.partition(_TAR)[0], {})[image] = place
-        elif is_url(place):
-            remote[image] = place
-        else:
+        if not is_url(place):
             local[image] = place
+        elif _TAR in place:
+            tars.setdefault(place.partition(_TAR)[0], {})[image] = place
+        else:
+            remote[image] = place
     if local:
         yield LocalImages([*local], [*local.values()], [*local.values()])
     items = [*remote.items()]

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import PurePath
 
+from boxel.utils.tars import split_member
+
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"})
 """Suffixes, in lower case, of the files that are taken for videos."""
 
@@ -35,9 +37,9 @@ def split_frame(path: str | os.PathLike[str]) -> tuple[str, int] | None:
 
 
 def stored_in(path: str | os.PathLike[str]) -> str:
-    """Return the file that an image is stored in: the video of a frame, else the image itself."""
-    frame = split_frame(path)
-    return frame[0] if frame else os.fspath(path)
+    """Return the file that an image is stored in: the video of a frame, the tar file of a member, or the image."""
+    holder = split_frame(path) or split_member(path)
+    return holder[0] if holder else os.fspath(path)
 
 
 def frame_stem(name: str) -> str | None:

@@ -28,6 +28,7 @@ from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 from boxel.utils.frames import frame_stem, split_frame
 from boxel.utils.printable import count_noun
+from boxel.utils.tars import read_member, split_member
 
 MAX_MASKS = 254
 """Maximum number of masks of an image that a uint8 map holds, beside 0 for background and 255 for void."""
@@ -145,6 +146,9 @@ def _place(source: Path, target: Path) -> bool:
         # Only images: a path in an annotation file must not reach any other file.
         if split_frame(source) and is_file(source):
             Image.fromarray(read_image(source)).save(target, quality=95)
+            return True
+        if source.suffix.lower() in SUFFIXES and (member := split_member(source)):
+            target.write_bytes(read_member(*member))
             return True
         if source.suffix.lower() in SUFFIXES and source.is_file():
             for put in (os.link, shutil.copyfile):

@@ -170,14 +170,14 @@ def _exist(folder: Path, names: Sequence[str]) -> list[bool]:
     """Return for each name whether the folder has such an entry, by listing each folder once."""
     listed: dict[str, set[str]] = {}
     there = []
-    for name in names:
+    for name in map(stored_in, names):
         parent, _, base = name.rpartition("/")
         if parent not in listed:
             try:
                 listed[parent] = set(os.listdir(folder / (f"{parent}/" if name.startswith("/") else parent)))
             except (OSError, ValueError):  # there is no such folder, or its name cannot be one
                 listed[parent] = set()
-        there.append(stored_in(base) in listed[parent])
+        there.append(base in listed[parent])
     return there
 
 

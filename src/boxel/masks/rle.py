@@ -226,8 +226,10 @@ def encode_in_box(mask: NDArray[np.generic], x0: int, y0: int, height: int, widt
     edges = x0 * height + y0 + edges // (h + 1) * height + edges % (h + 1)
     # If the mask is as tall as the image, a run continues in the next column: join the two.
     touching = np.flatnonzero(edges[1:] == edges[:-1])
-    edges = np.delete(edges, np.r_[touching, touching + 1])
-    counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    if len(touching):
+        edges = np.delete(edges, np.concatenate([touching, touching + 1]))
+    bounds = np.concatenate([[0], edges, [height * width]])
+    counts = (bounds[1:] - bounds[:-1]).tolist()
     if counts[-1] == 0:  # a code ends with its last run
         counts.pop()
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width))

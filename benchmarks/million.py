@@ -1,15 +1,17 @@
-"""CPU seconds and memory of large datasets: read, check and convert COCO files, and convert masks to every format.
+"""CPU seconds and memory of large datasets: read, check and convert COCO files, evaluate, and convert to every format.
 
     python benchmarks/million.py
 
 Each command runs in a process of its own. The first table grows a COCO file of polygons (20 to 60 vertices each) to a
-million annotations; pycocotools and, if it is installed, hotcoco read the same files. The second converts 1,000 masks
-of generated scenes to each format, and gives CPU milliseconds per mask without the start of the command.
+million annotations; pycocotools and, if it is installed, hotcoco read the same files. The second evaluates as many
+masks of generated scenes, repeated. The third converts 1,000 of them to each format, and gives CPU milliseconds per
+mask without the start of the command.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import subprocess
@@ -20,7 +22,9 @@ from pathlib import Path
 from _record import Table, arguments
 
 import boxel
+from boxel.data import Annotations
 from boxel.data.synthetic import write_scenes
+from boxel.evaluation import to_results
 
 PER_IMAGE = 8
 CATEGORY_IDS = range(1, 81)
@@ -31,6 +35,22 @@ READERS = {
     "boxel": "import boxel; boxel.read({file!r})",
     "pycocotools": "from pycocotools.coco import COCO; COCO({file!r})",
     "hotcoco": "from hotcoco import COCO; COCO({file!r})",
+}
+
+EVALUATORS = {
+    "pycocotools": """
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+truth = COCO({truth!r})
+for kind in ("bbox", "segm"):
+    e = COCOeval(truth, truth.loadRes({found!r}), kind); e.evaluate(); e.accumulate(); e.summarize()
+""",
+    "hotcoco": """
+from hotcoco import COCO, COCOeval
+truth = COCO({truth!r})
+for kind in ("bbox", "segm"):
+    e = COCOeval(truth, truth.loadRes({found!r}), kind); e.evaluate(); e.accumulate(); e.summarize()
+""",
 }
 
 
@@ -109,9 +129,57 @@ def measure_growth(folder: Path, counts: list[int]) -> None:
     table.write()
 
 
-def measure_formats(folder: Path) -> None:
+def measure_evaluation(folder: Path, masks: Annotations, counts: list[int]) -> None:
+    """Fill the table of evaluations: each mask is detected, with a random score and a box that is off."""
+    table = Table(
+        "scale",
+        "evaluate",
+        [f"{count:,}: CPU s / MB" for count in counts],
+        title="Evaluating detections with masks",
+        note="Whole processes: AP of boxes and masks, and by boxel mask IoU, matches and breakdowns too.",
+    )
+    cells: dict[str, list[str]] = {}
+    for count in counts:
+        truth, found = str(folder / "truth.json"), str(folder / "found.json")
+        write_repeated(masks, count, truth, found)
+        names = {name: code for name, code in EVALUATORS.items() if importlib.util.find_spec(name)}
+        commands = {
+            "boxel": boxel_command("evaluate", found, truth, "--no-boundary"),
+            "boxel with Boundary AP": boxel_command("evaluate", found, truth),
+            **{name: python(code.format(truth=truth, found=found)) for name, code in names.items()},
+        }
+        for name, command in commands.items():
+            seconds, peak = run(command)
+            cells.setdefault(name, []).append(f"{seconds:.1f} / {peak:.0f}")
+    for name, values in cells.items():
+        table.add(name, *values)
+    table.write(seeds=[0])
+
+
+def write_repeated(masks: Annotations, count: int, truth: str, found: str) -> None:
+    """Write a COCO file of so many masks, repeated with their images, and results that detect each of them."""
+    draw = random.Random(0)
+    rows = to_results(masks)
+    annotations, results = [], []
+    for k in range(count):
+        turn, row = divmod(k, len(rows))
+        image = turn * len(masks) + int(masks.image_index[row])
+        own = {**rows[row], "image_id": image}
+        del own["score"]
+        annotations.append({**own, "id": k + 1, "area": own["bbox"][2] * own["bbox"][3], "iscrowd": 0})
+        x, y, w, h = own["bbox"]
+        box = [x + draw.uniform(-3, 3), y + draw.uniform(-3, 3), w, h]
+        results.append({**own, "bbox": box, "score": draw.random()})
+    used = sorted({row["image_id"] for row in annotations})
+    images = [{"id": i, "file_name": f"{i}.png", "height": 480, "width": 640} for i in used]
+    categories = [{"id": category.id, "name": category.name} for category in masks.categories]
+    dataset = {"images": images, "annotations": annotations, "categories": categories}
+    Path(truth).write_text(json.dumps(dataset))
+    Path(found).write_text(json.dumps(results))
+
+
+def measure_formats(folder: Path, masks: Annotations) -> None:
     """Fill the table of conversions."""
-    masks = write_scenes(folder / "scenes", SCENES, height=480, width=640, seed=0)
     few = masks.select_images(range(1))
     for name, data in (("few", few), ("masks", masks)):
         boxel.write(data, folder / f"scenes/{name}.json")
@@ -149,8 +217,13 @@ if __name__ == "__main__":
         default=[10_000, 100_000, 1_000_000],
         help="sizes of the first table; without a number, it is left out",
     )
+    parser.add_argument(
+        "--evaluate", type=int, nargs="*", default=[1_000, 10_000, 100_000], help="sizes of the second table"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if given.counts:
             measure_growth(Path(scratch), given.counts)
-        measure_formats(Path(scratch))
+        masks = write_scenes(Path(scratch) / "scenes", SCENES, height=480, width=640, seed=0)
+        measure_evaluation(Path(scratch), masks, given.evaluate)
+        measure_formats(Path(scratch), masks)

@@ -20,6 +20,7 @@ from boxel.data import example_scenes
 from boxel.data.synthetic import write_scenes
 from boxel.distributed import label_table
 from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.locks import lock_output
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -263,6 +264,11 @@ def test_what_a_shard_cannot_have_is_refused(scenes, tmp_path, capsys):
         main(["label", str(scenes[1]), "--engine", "local", "--tighten", "--out", str(tmp_path / "o")]) == 2
     )
     assert "--tighten needs all masks at once" in capsys.readouterr().err
+
+
+def test_two_jobs_on_one_folder(scenes, tmp_path):
+    with lock_output(tmp_path / "out"), pytest.raises(BoxelError, match="another run is writing to it"):
+        label(scenes, tmp_path / "out")
 
 
 def test_the_command(scenes, tmp_path, capsys):

@@ -29,6 +29,7 @@ from boxel.methods import METHODS, get_method
 from boxel.utils.errors import BoxelError, UsageError, naming_extra, nearest, one_line
 from boxel.utils.printable import PrintableStream, printable_line
 from boxel.utils.provenance import set_command
+from boxel.utils.urls import is_url
 
 if TYPE_CHECKING:
     from boxel.cli.parser import Parser
@@ -175,8 +176,9 @@ def _lock_outputs(parser: Parser, given: dict[str, Any]) -> Iterator[None]:
 
     with ExitStack() as held:
         for option in parser.options:
-            if option.is_output and given.get(option.dest, "-") not in ("-", ""):
-                held.enter_context(lock_output(given[option.dest]))
+            path = given.get(option.dest, "-") if option.is_output else "-"
+            if path not in ("-", "") and not is_url(path):
+                held.enter_context(lock_output(path))
         yield
 
 

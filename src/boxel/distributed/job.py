@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from boxel.labeling.store import describe_changes
 from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError, UsageError, nearest
 from boxel.utils.files import make_parent
+from boxel.utils.locks import lock_output
 from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
 from boxel.utils.urls import atomic_url, file_system, is_url, join_url, list_files, open_url
@@ -140,7 +142,8 @@ def label_table(
     finished = {os.path.basename(name) for name in list_files(folder, ".parquet")}
     todo = [one for one in shards if one.name not in finished]
     done = [one for one in shards if one.name in finished]
-    counts, failure = _run(task, todo, done, engine, max_bad)
+    with nullcontext() if is_url(folder) else lock_output(folder):
+        counts, failure = _run(task, todo, done, engine, max_bad)
     return LabeledTable(folder, counts, len(todo), len(done), failure)
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from boxel.utils.errors import OutputError
 from boxel.utils.frames import stored_in
 
-_PROCESSES = Path(
-    "/proc/self/ns/pid"
-)  # what numbers processes: each container does, perhaps with the host's name
+# What numbers processes: each container does, perhaps with the name of the host.
+_PROCESSES = Path("/proc/self/ns/pid")
 _HOST = blake2b(
     f"{socket.gethostname()} {_PROCESSES.exists() and _PROCESSES.stat().st_ino}".encode(), digest_size=3
 ).hexdigest()

@@ -71,9 +71,8 @@ def lock_output(path: str | Path) -> Iterator[None]:
                 file.touch()
             made = file.stat().st_ino
             lock = _lock(file, path, "output")
-            if (
-                not file.exists() or file.stat().st_ino != made
-            ):  # its owner has ended meanwhile, and removed it
+            # Its owner may have ended meanwhile, and removed it.
+            if not file.exists() or file.stat().st_ino != made:
                 lock.close()
                 lock = None
     try:

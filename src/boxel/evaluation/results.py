@@ -199,10 +199,9 @@ def _is_compressed(segmentation: Any) -> bool:
 def with_sound_masks(truth: Annotations) -> tuple[Annotations, list[Rle | None]]:
     """Return the ground truth with all areas and only sound masks (:func:`drop_unsound_masks`), and its masks."""
     truth = drop_unsound_masks(truth)
-    areas, masks = coco_areas(truth), read_masks(truth)
-    unread = np.array([mask is None for mask in masks], dtype=bool)
-    segmentations = np.where(unread, np.array(None), truth.segmentations)
-    return replace(truth, areas=areas, segmentations=segmentations), masks
+    masks = read_masks(truth)
+    sound = truth.keep_masks([mask is not None for mask in masks])
+    return replace(sound, areas=coco_areas(truth)), masks
 
 
 def drop_unsound_masks(data: Annotations, role: str = "true masks") -> Annotations:

@@ -102,9 +102,8 @@ def compare_detections(
         "results": len(results),
         "box": summarize_overlaps(overlaps),
     }
-    masks = list[Rle | None]()
-    if has_masks(results) or config.baselines:
-        truth, masks = with_sound_masks(truth)  # read once for all metrics
+    # Masks are read once for all metrics.
+    truth, masks = with_sound_masks(truth) if has_masks(results) or config.baselines else (truth, [])
     of_masks, mask_overlaps = _compare_masks(truth, masks, results, overlaps, config, file)
     metrics |= of_masks
     scores = DetectionScores(find_matches(truth, results, mask_overlaps or overlaps))

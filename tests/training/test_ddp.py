@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from boxel.data import read, write
 
@@ -31,15 +33,15 @@ def run_boxel(words, folder):
     return done
 
 
-def run_two_at_once(words, folder):
-    """Run the command line in two processes that start at the same time, like those of `torchrun` or a cluster."""
+def run_two_at_once(words, folder, program=("-m", "boxel")):
+    """Run a program in two processes that start at the same time, like those of `torchrun` or a cluster."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "boxel", *map(str, words)],
+            [sys.executable, *map(str, program), *map(str, words)],
             cwd=folder,
             env=os.environ | shared | {"LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
@@ -138,3 +140,60 @@ def test_two_processes_choose_the_same_segments_as_one(scenes, tiny_boxsup, tmp_
         chosen[devices] = checkpoint["choices"]
     assert (chosen[1] >= 0).all()
     assert torch.equal(chosen[1], chosen[2])
+
+
+def test_two_processes_learn_what_one_learns_from_their_batches(
+    scenes, tiny, tiny_boxcaseg, tiny_fcrn, tiny_segmenter, segments, tmp_path
+):
+    """Of all methods, with images without boxes or masks, and with five images for batches of four."""
+    few = scenes.select_images(range(5))
+    write(replace(few, file=""), tmp_path / "masks.json")
+    image = few.image_index
+    mixed = few.keep_masks((image < 2) & (np.arange(len(image)) % 2 == 0)).select_instances(image % 2 == 0)
+    write(replace(mixed, file=""), tmp_path / "mixed.json")
+    write(replace(few.without_masks(), file=""), tmp_path / "boxes.json")
+    common = {
+        "optim": {"name": "sgd", "lr": 0.01, "momentum": 0.5, "reference_batch": 0},
+        "schedule": {"warmup": 0},
+        "data": {"workers": 0, "val_share": 0.0},
+        "loggers": [],
+        "batch_size": 2,
+        "steps": 2,
+        "device": "cpu",
+    }
+    detector = tiny["model"] | {"backbone_norm": "gn", "max_instances": 100}
+    two_stage = {name: detector[name] for name in ("backbone", "weights", "backbone_norm", "frozen_stages")}
+    segmenter = tiny_segmenter["model"] | {"backbone_norm": "gn"}
+    salient = tiny_boxcaseg["model"] | {"backbone_norm": "gn"}
+    voting = tiny_fcrn["model"] | {"backbone_norm": "gn", "min_kept": 10_000, "size_power": 0.5}
+    parts = {
+        "boxinst": ("mixed", tiny | {"model": detector}),
+        "mask-rcnn": ("mixed", tiny | {"model": two_stage | {"mask_loss": "mil", "neck_channels": 32}}),
+        "boxcaseg": ("mixed", tiny_boxcaseg | {"model": salient, "hints": "rectangle"}),
+        "fcrn": ("masks", tiny_segmenter | {"model": segmenter | {"min_kept": 10_000}}),
+        "fcrn-instances": ("masks", tiny_fcrn | {"model": voting}),
+        "boxsup": ("boxes", tiny_segmenter | {"model": segmenter, "segments": {"count": 20}}),
+    }
+    cases = {
+        method: {
+            "data": str(tmp_path / f"{file}.json"),
+            "images": str(scenes.root),
+            "config": config | common,
+        }
+        for method, (file, config) in parts.items()
+    }
+    cases["fcrn-instances"]["semantic"] = str(tmp_path / "fcrn_1")
+    cases["boxsup"]["config"] |= {"segments_folder": segments}
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
+    program = Path(__file__).with_name("equal_runs.py")
+    alone = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, timeout=300)
+    assert alone.returncode == 0, alone.stderr
+    for output, code in run_two_at_once([tmp_path], tmp_path, [program]):
+        assert code == 0, output
+    for method in cases:
+        start = torch.load(tmp_path / f"{method}_1" / "start.pt", weights_only=True)
+        one, two = (load_file(tmp_path / f"{method}_{n}" / "model.safetensors") for n in (1, 2))
+        learned = max(float((one[name] - start[name]).abs().max()) for name in one)
+        assert learned > 1e-3, method
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=f"{method}: {name}")

@@ -37,7 +37,8 @@ def _task(model, step=0, steps=10):
     task.logged = {}
     task.log = lambda name, value, **_: task.logged.update({name: float(value)})
     task.log_dict = lambda values, **_: task.logged.update({n: float(v) for n, v in values.items()})
-    task._trainer = SimpleNamespace(global_step=step, world_size=1, lightning_module=task)
+    alone = SimpleNamespace(reduce=lambda values, reduce_op: values)
+    task._trainer = SimpleNamespace(global_step=step, world_size=1, lightning_module=task, strategy=alone)
     return task
 
 

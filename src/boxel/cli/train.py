@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from boxel.cli.options import DATA, Command, Option
 from boxel.methods import METHODS, Method, resolve
-
-logger = logging.getLogger(__name__)
 
 DAILY = {"categories", "class_agnostic", "label", "epochs", "steps", "batch_size", "device", "seed"}
 """Settings that the short help shows."""
@@ -65,7 +62,6 @@ def _train(method: Method, given: dict[str, Any]) -> int:
 
     model = train(method.name, given.pop("annotations"), **given)
     if model is None:
-        logger.info("the same command with `resume` continues it")
         return 1
     from lightning.pytorch.utilities import rank_zero_only
 

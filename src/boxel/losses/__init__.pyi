@@ -13,6 +13,7 @@ from .localization import bootstrapped_box_loss as bootstrapped_box_loss
 from .localization import size_weights as size_weights
 from .mil import mil_loss as mil_loss
 from .mil import smoothness_loss as smoothness_loss
+from .processes import mean_over_processes as mean_over_processes
 from .projection import projection_loss as projection_loss
 from .types import Inside as Inside
 from .types import MixingSpace as MixingSpace

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from boxel.losses.dice import full_precision
 from boxel.losses.lab import rgb_to_lab
+from boxel.losses.processes import mean_over_processes
 from boxel.losses.types import Inside, Normalizer
 from boxel.masks.spans import span_ends
 
@@ -188,7 +189,8 @@ def affinity_loss(
             ``color_similarity(...) >= 0``. None: all edges of the grid.
 
     Returns:
-        () float32 or float64, the loss; 0 if there are no instances.
+        () float32 or float64, the loss; 0 if there are no instances. In a distributed training, instances and edges are
+        counted over all processes (:func:`~boxel.losses.mean_over_processes`).
 
     Examples:
         >>> logits = torch.tensor([[[2.0, 2.0, -2.0]]])
@@ -200,15 +202,17 @@ def affinity_loss(
     References:
         Tian et al., BoxInst, 2021, Eq. 4 and 8.
     """
-    if not len(logits):
-        return logits.sum() * 0
+    logits = full_precision(logits)
+    sums, counts = logits.flatten(1).sum(1) * 0, logits.new_zeros(len(logits))
     offsets = edge_offsets(isqrt(2 * edges.shape[1] + 1), dilation)
-    sums, counts = _EdgeSums.apply(full_precision(logits), edges, image_index, rows, columns, offsets, inside)
+    if len(logits):
+        sums, counts = _EdgeSums.apply(logits, edges, image_index, rows, columns, offsets, inside)
     if normalizer == "supervised":
-        return sums.sum() / counts.sum().clamp(min=1)
-    if existing is None:
-        existing = torch.ones_like(edges)
-    return (sums / _count_edges(existing, image_index, rows, columns, offsets, inside).clamp(min=1)).mean()
+        return sums.sum() / mean_over_processes(counts.sum())
+    if len(logits):
+        existing = torch.ones_like(edges) if existing is None else existing
+        sums = sums / _count_edges(existing, image_index, rows, columns, offsets, inside).clamp(min=1)
+    return sums.sum() / mean_over_processes(counts.new_tensor(len(counts)))
 
 
 def supervised_affinity_loss(

@@ -12,6 +12,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from boxel.losses.dice import full_precision
+from boxel.losses.processes import mean_over_processes
 
 
 def select_hard_pixels(ease: Tensor, valid: Tensor, min_kept: int, threshold: float | None = None) -> Tensor:
@@ -67,7 +68,8 @@ def bootstrapped_cross_entropy(
         ignore_index: The label of pixels without one.
 
     Returns:
-        () float32 or float64, the loss; 0 if no pixel has a label. It can be differentiated once.
+        () float32 or float64, the loss; 0 if no pixel has a label. It can be differentiated once. In a distributed
+        training each process selects among its own pixels, and the mean is that of all processes.
 
     Examples:
         >>> logits = torch.tensor([[[[2.0, -1.0]], [[0.0, 0.0]]]])  # one image of 1 x 2 pixels, two classes
@@ -104,7 +106,7 @@ class _BootstrappedCrossEntropy(Function):
         log_p = F.log_softmax(logits, 1)
         log_p_true = log_p.gather(1, index).squeeze(1)
         kept = select_hard_pixels(log_p_true, valid, min_kept, log_threshold)
-        count = kept.sum().clamp(min=1)
+        count = mean_over_processes(kept.sum())
         ctx.save_for_backward(log_p, index, kept, count)
         return -log_p_true.masked_fill_(~kept, 0).sum() / count
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from boxel.losses.bootstrap import select_hard_pixels
 from boxel.losses.dice import full_precision
+from boxel.losses.processes import mean_over_processes
 
 
 def bootstrapped_box_loss(
@@ -41,7 +42,8 @@ def bootstrapped_box_loss(
             the valid pixels, kept or not.
 
     Returns:
-        () float32 or float64, the loss: summed over the four numbers, mean over the kept pixels; 0 if none is valid.
+        () float32 or float64, the loss: summed over the four numbers, mean over the kept pixels; 0 if none is valid. In
+        a distributed training the means are those of all processes.
 
     Examples:
         >>> pred, gt = torch.tensor([[0.0, 0, 4, 4], [3, 0, 4, 4]]), torch.tensor([[0.0, 0, 4, 4]] * 2)
@@ -55,8 +57,10 @@ def bootstrapped_box_loss(
     losses = F.smooth_l1_loss(pred_boxes, gt_boxes.to(pred_boxes.dtype), reduction="none").sum(1)
     if weights is not None:
         weights = full_precision(weights).masked_fill(~valid, 0)
-        losses = losses * (weights / _clamp_positive(weights.sum() / valid.sum().clamp(min=1)))
-    return losses.masked_fill(~kept, 0).sum() / kept.sum().clamp(min=1)
+        tiny = torch.finfo(weights.dtype).tiny
+        mean = mean_over_processes(weights.sum(), tiny) / mean_over_processes(valid.sum())
+        losses = losses * (weights / _clamp_positive(mean))
+    return losses.masked_fill(~kept, 0).sum() / mean_over_processes(kept.sum())
 
 
 def pixel_box_iou(a: Tensor, b: Tensor) -> Tensor:

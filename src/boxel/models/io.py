@@ -26,7 +26,7 @@ from boxel.utils.files import atomic_path, write_text
 from boxel.utils.hub import NEEDED, download, parse_hub_id
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from boxel.models.boxcaseg import BoxCaseg
     from boxel.models.detector import Detector
@@ -162,13 +162,18 @@ def load_folder(source: str | Path) -> Model:
         raise BoxelError(
             f"{folder}/model.safetensors does not fit its config.yaml ({one_line(error, 300)})."
         ) from error
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise _damaged(folder / "model.safetensors", f"{name} has values that are not finite")
+    broken = find_not_finite(weights)
+    if broken is not None:
+        raise _damaged(folder / "model.safetensors", f"{broken} has values that are not finite")
     model.categories = categories
     beside = {"crf": read_crf(folder), SCORE_THRESHOLDS: read_thresholds(folder)}
     model.settings = settings | {name: value for name, value in beside.items() if value}
     return model.eval()
+
+
+def find_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with a value that is not finite; None if there is none."""
+    return next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
 
 
 @naming_extra("boxel.load")

@@ -9,6 +9,7 @@ from typing import Any
 
 from boxel.data import Annotations
 from boxel.data.checks.masks import drop_bad_masks
+from boxel.data.formats.builder import read_utf8
 from boxel.data.provenance import describe_input, describe_run
 from boxel.exporting.onnx import export_beside
 from boxel.labeling.calibration import correct_calibration, distrust_predicted
@@ -24,8 +25,9 @@ from boxel.training.own_masks import MIN_BOXES, learn_own_masks
 from boxel.training.prepare import read_training, select_training
 from boxel.training.settings import is_finished
 from boxel.utils.device import resolve_device
-from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.errors import BoxelError, UsageError, one_line
 from boxel.utils.files import write_text
+from boxel.utils.locks import lock_folder
 
 logger = rank_zero_logger(__name__)
 
@@ -70,10 +72,18 @@ def adapt(
     """
     if not minutes > 0:
         raise UsageError(f"`minutes` is {minutes}; give a number above 0.")
-    out, start = Path(out), model_folder(teacher)
+    with lock_folder(out):
+        return _adapt(data, Path(out), masks, teacher, minutes)
+
+
+def _adapt(
+    data: Annotations, out: Path, masks: Annotations | str | Path | None, teacher: str, minutes: float
+) -> Path:
+    """Adapt a model into a folder that no other process writes to; arguments and errors as for :func:`adapt`."""
+    start = model_folder(teacher)
     note, origin = out / "adapted.json", digest_model(load_folder(start))
     done = {"from": origin, "minutes": minutes}
-    earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    earlier = _read_note(note) if note.exists() else None
     if earlier and earlier["from"] != origin:
         raise BoxelError(
             f"{out} was adapted from another model than {teacher}; remove it, or name another `out`."
@@ -104,6 +114,17 @@ def adapt(
     about = describe_run("boxel.adapt") | {"input": describe_input(str(masked.file), masked)}
     write_text(note, json.dumps(done | learned | about))
     return out
+
+
+def _read_note(note: Path) -> dict[str, Any]:
+    """Read what the note in a folder says of its adaptation; raise a :class:`BoxelError` if it is damaged."""
+    try:
+        earlier = json.loads(read_utf8(note))
+        return {"from": str(earlier["from"]), "minutes": float(earlier["minutes"])}
+    except (BoxelError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BoxelError(
+            f"{note}: is damaged ({one_line(error)}); remove the folder to adapt again, or name another `out`."
+        ) from error
 
 
 def _adapt_to_boxes(data: Annotations, out: Path, teacher: str, minutes: float) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from boxel.data.annotations import Category
 from boxel.methods import resolve
 from boxel.models import io as model_io
 from boxel.training.callbacks.averaging import AveragedWeights
-from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
+from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped, StoppedAtOnce
+from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.callbacks.pictures import Curves, SamplePictures
 from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning
 from boxel.training.config import TrainConfig
@@ -107,7 +108,7 @@ def build_model(run: Run, classes: Sequence[Category], resume: bool) -> Any:
 def _build_trainer(run: Run, plan: Plan, validation: Annotations | None, start: int) -> pl.Trainer:
     """Build the trainer of a run that has done `start` steps already."""
     settings, out = run.settings, run.out
-    loggers = build_loggers(run, start)
+    loggers = build_loggers(run)
     try:
         return pl.Trainer(
             default_root_dir=out,
@@ -124,19 +125,19 @@ def _build_trainer(run: Run, plan: Plan, validation: Annotations | None, start: 
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, max(plan.steps // 20, 1)),
             use_distributed_sampler=False,
-            callbacks=_build_callbacks(run, validation),
+            callbacks=_build_callbacks(run, validation, start),
             plugins=[AtomicCheckpoints()],
-            logger=loggers,
+            logger=loggers or False,
             enable_model_summary=False,
         )
     except (ValueError, MisconfigurationException) as error:
         raise UsageError(f"{_UNSUPPORTED} ({one_line(error)}).") from error
 
 
-def _build_callbacks(run: Run, validation: Annotations | None) -> list[Callback]:
-    """Build what accompanies a run: progress, curves, pictures, averaged weights and checkpoints."""
+def _build_callbacks(run: Run, validation: Annotations | None, start: int) -> list[Callback]:
+    """Build what accompanies a run: progress, metrics, pictures, averaged weights and checkpoints."""
     settings, out = run.settings, run.out
-    callbacks: list[Callback] = [*progress_callbacks(), Curves(out)]
+    callbacks: list[Callback] = [*progress_callbacks(), MetricsTable(out, start), Curves(out)]
     if settings.ema:
         callbacks.append(AveragedWeights(settings.ema))
     if validation is not None:
@@ -172,13 +173,27 @@ def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint:
                 raise
             raise not_written(run.out, error) from error
         except Stopped:
-            logger.info(
-                "stopped at step %d of %d; its state is in %s", trainer.global_step, plan.steps, run.out
-            )
+            message = "stopped at step %d of %d; its state is in %s, and the same command with `resume` continues it"
+            logger.info(message, trainer.global_step, plan.steps, run.out)
+            return False
+        except StoppedAtOnce:
+            _log_stop(run, trainer.global_step, plan.steps)
             return False
         finally:
             finish_loggers(trainer.loggers)
     return True
+
+
+def _log_stop(run: Run, step: int, steps: int) -> None:
+    """Log what is left of a run that was stopped within a step."""
+    last = run.out / LAST
+    done = count_steps(last) if last.is_file() else 0
+    state = (
+        f"its state of step {done} is in {run.out}, and the same command with `resume` continues from there"
+    )
+    logger.info(
+        "stopped at once after step %d of %d; %s", step, steps, state if done else "none of it is kept"
+    )
 
 
 def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, processes: Fabric) -> None:

@@ -61,14 +61,18 @@ class Task(pl.LightningModule):
         losses = self.compute_losses(batch)
         weights = self.model.loss_weights(self.progress())
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        size = len(batch[0])
-        self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
+        size, found = len(batch[0]), torch.stack([*losses.values(), total]).detach()
+        found = self.trainer.strategy.reduce(
+            found, reduce_op="mean"
+        )  # each process has its share of the loss
+        named = zip(losses, found, strict=False)
+        self.log_dict({f"loss/{name}": loss for name, loss in named}, batch_size=size)
         self.log_dict({f"weight/{name}": float(weights[name]) for name in losses}, batch_size=size)
-        self.log("loss/total", total.detach(), prog_bar=True, batch_size=size)
+        self.log("loss/total", found[-1], prog_bar=True, batch_size=size)
         plan, schedule = self.plan, self.config.schedule
         factor = lr_factor(self.global_step, plan.steps, plan.warmup, schedule)
         self.log("lr", plan.lr * factor, batch_size=1)
-        self.loss_was_finite = math.isfinite(float(total.detach()))
+        self.loss_was_finite = math.isfinite(float(found[-1]))
         if not self.loss_was_finite:
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             logger.warning(

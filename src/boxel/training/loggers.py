@@ -8,17 +8,16 @@ from importlib import import_module
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.settings import Run
 
 
-def build_loggers(run: Run, start: int) -> list[Logger]:
-    """Build the loggers of a run that has done `start` steps: its table of metrics, and those that it names.
+def build_loggers(run: Run) -> list[Logger]:
+    """Build the loggers that a run names.
 
     Weights & Biases and MLflow also get the settings of the run, under the name of its folder, and keep all of it where
     their environment variables say.
     """
-    out, loggers = run.out, list[Logger]([MetricsTable(run.out, start)])
+    out, loggers = run.out, list[Logger]()
     for name in dict.fromkeys(run.settings.loggers):
         if name == "tensorboard":
             loggers.append(TensorBoardLogger(out, name="", version=""))

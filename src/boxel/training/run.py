@@ -11,6 +11,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats import recognize
 from boxel.data.label_maps import has_pixel_labels
 from boxel.evaluation import EvaluateConfig, evaluate
+from boxel.models.pretrained import ONNX_FILE
 from boxel.training.config import TrainConfig
 from boxel.training.log import is_first_process, rank_zero_logger
 from boxel.training.settings import Run, check_unused, is_finished, resolve_run
@@ -94,6 +95,8 @@ def train(
         checkpoint = prepare_folder(run, prepared.classes, resume)
         if resume and is_finished(run.out):
             logger.info("%s is finished already", run.out)
+            if is_first_process():
+                _add_missing(run, prepared.validation)
             return load_folder(run.out)
         processes = start_processes(run.settings)
         if processes.is_global_zero:
@@ -106,6 +109,16 @@ def train(
             finish_run(run, model)
             _write_report(run, prepared.validation)
     return model.eval()
+
+
+def _add_missing(run: Run, validation: Annotations | None) -> None:
+    """Add the exported model and the report to a finished run that was stopped before it wrote them."""
+    from boxel.exporting.onnx import export_beside
+
+    if run.method.kind == "box_to_mask" and not (run.out / ONNX_FILE).exists():
+        export_beside(run.out)
+    if not (run.out / "report.html").exists():
+        _write_report(run, validation)
 
 
 def _write_report(run: Run, validation: Annotations | None) -> None:

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 import yaml
@@ -25,6 +26,7 @@ from boxel.training.settings import LAST, Run, is_finished
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import write_text
 from boxel.utils.provenance import describe_origin
+from boxel.viz.plots import plot_curves
 
 logger = rank_zero_logger(__name__)
 
@@ -58,9 +60,20 @@ def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path 
             f"{config}: the run started with other settings ({', '.join(changed)}); resume with the same ones, or "
             "start a new run from its weights with `init`."
         )
-    if not is_finished(out):
-        read_checkpoint(out / LAST)
-    return out / LAST
+    return out / LAST if is_finished(out) else _find_checkpoint(out)
+
+
+def _find_checkpoint(out: Path) -> Path:
+    """Return the last checkpoint of a run, or the best one, which is an earlier one, if that is damaged."""
+    reason, best = _open_checkpoint(out / LAST)[1], out / BEST
+    if not reason:
+        return out / LAST
+    state = _open_checkpoint(best)[0]
+    if state is None:
+        raise _damaged(out / LAST, reason)
+    message = "%s: the checkpoint is damaged (%s), so the run resumes from step %d, that of %s"
+    logger.warning(message, out / LAST, reason, state["global_step"], BEST.name)
+    return best
 
 
 _IN_CHECKPOINT = {
@@ -80,22 +93,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         BoxelError: It is damaged.
     """
+    state, reason = _open_checkpoint(path)
+    if state is None:
+        raise _damaged(path, reason)
+    return state
+
+
+def _open_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """Read a checkpoint as :func:`read_checkpoint`; return None and the reason if it is damaged."""
+    if not is_zipfile(path):  # of which torch speaks in terms of its own
+        return None, "it is cut, or not a checkpoint"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError:  # whose text is on how to read it nevertheless
-        reason = "it holds more than tensors and plain values, or is cut"
+        return None, "it holds more than tensors and plain values, or is cut"
     except Exception as error:  # torch raises as many types as there are ways to be damaged
-        reason = one_line(error)
-    else:
-        missing = _IN_CHECKPOINT - state.keys() if isinstance(state, dict) else _IN_CHECKPOINT
-        if not missing:
-            return state
-        reason = f"it has no {', '.join(sorted(missing))}"
+        return None, one_line(error)
+    missing = _IN_CHECKPOINT - state.keys() if isinstance(state, dict) else _IN_CHECKPOINT
+    if missing:
+        return None, f"it has no {', '.join(sorted(missing))}"
+    broken = model_io.find_not_finite(state["state_dict"])
+    return (state, "") if broken is None else (None, f"{broken} has values that are not finite")
+
+
+def _damaged(path: Path, reason: str) -> BoxelError:
     remedy = "restore it from a copy, or start from scratch in another `out`"
-    best = path.parent / BEST.name
-    if best.is_file() and best != path:
-        remedy = f"restore it from a copy, copy {best.name} over it to resume from there, or start in another `out`"
-    raise BoxelError(f"{path}: the checkpoint is damaged ({reason}); {remedy}.")
+    return BoxelError(f"{path}: the checkpoint is damaged ({reason}); {remedy}.")
 
 
 def count_steps(checkpoint: Path | None) -> int:
@@ -125,18 +148,22 @@ def finish_run(run: Run, model: Any) -> None:
     improve after it has stopped rising.
     """
     out, measures = run.out, resolve(run.method.task).measures
-    states = [read_checkpoint(out / LAST)]
-    if (out / BEST).exists():
-        try:
-            states.append(read_checkpoint(out / BEST))
-        except BoxelError as error:
-            logger.warning("%s The model gets the last weights instead.", error)
+    found = {path: _open_checkpoint(path) for path in (out / LAST, out / BEST) if path.exists()}
+    states = [state for state, _ in found.values() if state is not None]
+    for path, (state, reason) in found.items():
+        if state is None and not states:
+            raise _damaged(path, reason)
+        if state is None:
+            message = "%s: the checkpoint is damaged (%s), so the model gets the %s weights"
+            logger.warning(message, path, reason, "last" if path.name == BEST.name else "best")
     decisive = measures if run.settings.patience else measures[:1]
     # Of equal states `max` takes the first, which is the last of the run.
     kept = max(states, key=lambda state: [state["metrics"].get(measure, 0.0) for measure in decisive])
     weights = {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     model.load_state_dict(weights)
     write_text(out / "metrics.json", json.dumps(kept["metrics"], indent=1))
+    if (out / "metrics.csv").is_file():
+        plot_curves(out / "metrics.csv", out / "curves.png")
     thresholds = kept.get(SCORE_THRESHOLDS)
     if thresholds:
         write_thresholds(thresholds, out)
@@ -148,8 +175,8 @@ def finish_run(run: Run, model: Any) -> None:
     model_io.save(model, out, run.record, model.categories)
     if run.method.kind == "box_to_mask":
         export_beside(out)
-    found = ("curves.png", "samples", "metrics.json", "model.onnx")
-    beside = ", ".join(name for name in found if (out / name).exists())
+    made = ("curves.png", "samples", "metrics.json", "model.onnx")
+    beside = ", ".join(name for name in made if (out / name).exists())
     logger.info("done: the model of step %d is in %s, beside %s", kept["metrics"]["step"], out, beside)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -88,12 +89,12 @@ def resolve_run(
 
 def is_finished(out: Path) -> bool:
     """Return whether a folder holds the model of a finished run."""
-    return (out / "model.safetensors").exists()
+    return os.path.exists(out / "model.safetensors")  # unlike that of a path, it is silent on a name too long
 
 
 def check_unused(out: Path) -> None:
     """Raise a :class:`BoxelError` if a folder holds a run already."""
-    if (out / LAST).exists() or is_finished(out):
+    if os.path.exists(out / LAST) or is_finished(out):
         raise BoxelError(f"{out} holds a run already; continue it with `resume`, or name another `out`.")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boxel.data.annotations import Category
-from boxel.models.io import read_categories, read_config_file
+from boxel.models.io import find_not_finite, read_categories, read_config_file
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.errors import BoxelError, first_line, nearest, one_line
 
@@ -107,6 +107,9 @@ def read_start_weights(init: str | Path) -> StartWeights:
     folder = model_folder(init)
     try:
         weights = load_file(folder / "model.safetensors")
+        broken = find_not_finite(weights)
+        if broken is not None:
+            raise ValueError(f"{broken} in its model.safetensors has values that are not finite")
         return StartWeights(f"{folder}/model.safetensors", weights, read_categories(folder))
     except (OSError, ValueError, SafetensorError) as error:
         raise _no_model(init, error) from error

@@ -9,6 +9,7 @@ from torch import Tensor
 from boxel.losses.affinity import affinity_loss, color_similarity
 from boxel.losses.dice import dice_loss
 from boxel.losses.mil import mil_loss, smoothness_loss
+from boxel.losses.processes import mean_over_processes
 from boxel.losses.projection import projection_loss
 from boxel.models.boxcaseg.config import BoxCasegConfig
 
@@ -40,7 +41,7 @@ def box_losses(
     """
     losses = {}
     boxed = ~has_mask
-    share = boxed.float().mean()
+    share = mean_over_processes(boxed.float().mean(), minimum=0.0)
     # The projections of a true mask are known exactly, including gaps.
     held = masks > 0.5
     rows = torch.where(has_mask[:, None], held.any(2), rows)

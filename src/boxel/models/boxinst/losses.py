@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -14,6 +13,7 @@ from torchvision.ops import generalized_box_iou_loss
 from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
 from boxel.losses.area import area_loss
 from boxel.losses.dice import dice_loss
+from boxel.losses.processes import mean_over_processes
 from boxel.losses.projection import projection_loss
 from boxel.masks.spans import box_spans
 from boxel.models.boxinst.config import BoxInstConfig
@@ -40,18 +40,17 @@ def detection_losses(
 
     points = points[location]
     gt_centerness = centerness(side_distances(points, gt_boxes))
-    num_positive, centerness_sum = _mean_over_processes(
-        gt_centerness.new_tensor([len(location)]), gt_centerness.sum()[None]
-    )
+    num_positive = mean_over_processes(gt_centerness.new_tensor(len(location)))
+    centerness_sum = mean_over_processes(gt_centerness.sum(), minimum=1e-6)
     distances = output.distances[image_index, location]
     giou = generalized_box_iou_loss(boxes_around(points, distances), gt_boxes) * gt_centerness
     entropy = F.binary_cross_entropy_with_logits(
         output.centerness[image_index, location].float(), gt_centerness, reduction="sum"
     )
     return {
-        "classification": focal.sum() / num_positive.clamp(min=1),
-        "box": giou.sum() / centerness_sum.clamp(min=1e-6),
-        "centerness": entropy / num_positive.clamp(min=1),
+        "classification": focal.sum() / num_positive,
+        "box": giou.sum() / centerness_sum,
+        "centerness": entropy / num_positive,
     }
 
 
@@ -68,8 +67,8 @@ def mask_losses(
 ) -> dict[str, Tensor]:
     """Compute projection and color affinity of instances with a box only, Dice or Eq. 6 of those with a mask.
 
-    All are means over the N instances, so that in a mixed batch each kind weighs as much as its share. They are not
-    weighted, and a loss of weight 0 is left out.
+    All are means over the N instances (of all processes), so that in a mixed batch each kind weighs as much as its
+    share. They are not weighted, and a loss of weight 0 is left out.
 
     Args:
         logits: (N, h, w) at stride 4.
@@ -85,7 +84,7 @@ def mask_losses(
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
         rows, columns = box_spans(gt_boxes, logits.shape[-2], logits.shape[-1], MASK_STRIDE)
-        total = max(len(logits), 1)
+        total = mean_over_processes(logits.new_tensor(len(logits)))
         size, dilation = config.patch_size, config.dilation
         losses = {}
 
@@ -97,7 +96,8 @@ def mask_losses(
             similarity = color_similarity(images, valid, MASK_STRIDE, size, dilation)
             existing = similarity >= 0
         if config.affinity_weight > 0:
-            losses["affinity"] = (boxed.sum() / total) * affinity_loss(
+            share = mean_over_processes(boxed.sum(), minimum=0.0) / total
+            losses["affinity"] = share * affinity_loss(
                 logits[boxed],
                 similarity >= config.tau,
                 image_index[boxed],
@@ -123,7 +123,8 @@ def mask_losses(
             grid = {"size": size, "dilation": dilation, "existing": existing, "image_index": index}
             pairwise = supervised_affinity_loss(masked_logits, gt_masks, *spans, **grid)
             projection = projection_loss(masked_logits, *spans, config.projection_loss)
-            losses["mask"] = (projection.sum() + pairwise * len(masked_logits)) / total
+            number = mean_over_processes(has_mask.sum(), minimum=0.0)
+            losses["mask"] = (projection.sum() + pairwise * number) / total
         return losses
 
 
@@ -146,12 +147,3 @@ class _FocalLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.saved_tensors[0], None
-
-
-def _mean_over_processes(*values: Tensor) -> list[Tensor]:
-    """Average (1,) tensors over the processes of a distributed training."""
-    together = torch.cat(values).detach()
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(together)
-        together = together / dist.get_world_size()
-    return list(together)

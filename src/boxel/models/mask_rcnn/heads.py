@@ -17,6 +17,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 from torchvision.ops.poolers import LevelMapper
 
+from boxel.losses.processes import mean_over_processes
 from boxel.masks.spans import box_spans
 from boxel.models.detector import Detections
 from boxel.models.mask_rcnn.config import MaskRCNNConfig
@@ -79,6 +80,21 @@ class RegionProposalNetwork(rpn.RegionProposalNetwork):
             image_labels[(image_labels == 0) & in_crowd(image_anchors, target["crowds"])] = -1
         return labels, boxes
 
+    def compute_loss(
+        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Compute torchvision's losses, as means over the anchors that the sampler takes in all processes."""
+        sampler = self.fg_bg_sampler
+        number = torch.zeros((), device=objectness.device)
+        for own in labels:
+            positive = (
+                (own >= 1).sum().clamp(max=int(sampler.batch_size_per_image * sampler.positive_fraction))
+            )
+            number += positive + torch.minimum((own == 0).sum(), sampler.batch_size_per_image - positive)
+        share = number / mean_over_processes(number)
+        losses = super().compute_loss(objectness, deltas, labels, targets)
+        return share * losses[0], share * losses[1]
+
 
 class _FullPrecisionHead(rpn.RPNHead):
     """Returns full precision: the eight bits of bfloat16 cannot place a box of a thousand pixels."""
@@ -139,6 +155,8 @@ class RoIHeads(roi_heads.RoIHeads):
             if len(class_logits)
             else (class_logits.sum(), box_deltas.sum())  # images with nothing but crowds
         )
+        number = class_logits.new_tensor(len(class_logits))
+        share = number / mean_over_processes(number)
         per_image = [
             self._mask_targets(*sampled)
             for sampled in zip(proposals, matched_idxs, labels, targets, strict=True)
@@ -146,7 +164,7 @@ class RoIHeads(roi_heads.RoIHeads):
         mask_targets = MaskTargets(*map(torch.cat, zip(*per_image, strict=True)))
         rois = [image.rois for image in per_image]
         logits = self._predict_masks(features, rois, sizes, mask_targets.labels)
-        return {"classification": classification, "box": box}, logits, mask_targets
+        return {"classification": share * classification, "box": share * box}, logits, mask_targets
 
     def detect(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]

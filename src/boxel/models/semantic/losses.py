@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boxel.data.label_maps import IGNORE_INDEX
 from boxel.losses.dice import full_precision
+from boxel.losses.processes import mean_over_processes
 
 
 def align_scores_and_labels(
@@ -28,7 +29,7 @@ def align_scores_and_labels(
 def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of (B, H, W) int64 labels that are not `IGNORE_INDEX`; 0 if there are none."""
     losses = F.cross_entropy(scores, labels, ignore_index=IGNORE_INDEX, reduction="sum")
-    return losses / (labels != IGNORE_INDEX).sum().clamp(min=1)
+    return losses / mean_over_processes((labels != IGNORE_INDEX).sum())
 
 
 def sample_cell_centers(values: Tensor, stride: int) -> Tensor:

@@ -30,6 +30,13 @@ class Stopped(Exception):
     """The run was interrupted and has written its checkpoint."""
 
 
+class StoppedAtOnce(BaseException):
+    """The run was interrupted again before it could write its checkpoint.
+
+    Lightning would end the process on a `KeyboardInterrupt`; an `Exception` might be handled where an image is read.
+    """
+
+
 class LastCheckpoint(pl.callbacks.Checkpoint):
     """Write a checkpoint every few optimizer steps, at the end, and when Ctrl-C or SIGTERM interrupts the run.
 
@@ -79,5 +86,5 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if self._interrupted:
-            raise KeyboardInterrupt
+            raise StoppedAtOnce
         self._interrupted = True

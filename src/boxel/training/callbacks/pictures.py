@@ -62,7 +62,7 @@ class SamplePictures(pl.Callback):
 
 
 class Curves(pl.Callback):
-    """Plot `metrics.csv` of the run folder as `curves.png` after each validation and at the end."""
+    """Plot `metrics.csv` of the run folder as `curves.png` after each validation."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -72,7 +72,3 @@ class Curves(pl.Callback):
         metrics = self.folder / "metrics.csv"
         if trainer.is_global_zero and metrics.is_file():
             plot_curves(metrics, self.folder / "curves.png")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Plot the complete curves."""
-        self.on_validation_end(trainer, pl_module)

@@ -266,4 +266,5 @@ ADAPT = Command(
     "boxes.json --images photos/ --masks corrected.json --out my_teacher",
     _adapt_options,
     _adapt,
+    AGAIN,
 )

@@ -12,6 +12,8 @@ from boxel.methods import METHODS, Method, resolve
 DAILY = {"categories", "class_agnostic", "label", "epochs", "steps", "batch_size", "device", "seed"}
 """Settings that the short help shows."""
 
+ON_STOP = "the same command starts again, or with --resume continues from the last checkpoint if there is one"
+
 EXAMPLES = {
     "boxinst": "masks.json --images photos/ --out runs/boxinst",
     "mask-rcnn": "masks.json --images photos/ --epochs 12",
@@ -76,6 +78,7 @@ TRAIN = {
         EXAMPLES.get(name, "masks.json"),
         partial(_train_options, method),
         partial(_train, method),
+        ON_STOP,
     )
     for name, method in METHODS.items()
 }

@@ -161,7 +161,8 @@ def test_two_processes_learn_what_one_learns_from_their_batches(
         "steps": 2,
         "device": "cpu",
     }
-    detector = tiny["model"] | {"backbone_norm": "gn", "max_instances": 100}
+    # In the first layers of the other backbone, group norms of almost constant channels amplify rounding.
+    detector = tiny["model"] | {"backbone": "resnet10t", "backbone_norm": "gn", "max_instances": 100}
     two_stage = {name: detector[name] for name in ("backbone", "weights", "backbone_norm", "frozen_stages")}
     segmenter = tiny_segmenter["model"] | {"backbone_norm": "gn"}
     salient = tiny_boxcaseg["model"] | {"backbone_norm": "gn"}

@@ -94,9 +94,7 @@ def train(
             check_unused(run.out)  # again: another run may have ended while the data was read
         checkpoint = prepare_folder(run, prepared.classes, resume)
         if resume and is_finished(run.out):
-            logger.info("%s is finished already", run.out)
-            if is_first_process():
-                _add_missing(run, prepared.validation)
+            _add_missing(run, prepared.validation)
             return load_folder(run.out)
         processes = start_processes(run.settings)
         if processes.is_global_zero:
@@ -115,6 +113,9 @@ def _add_missing(run: Run, validation: Annotations | None) -> None:
     """Add the exported model and the report to a finished run that was stopped before it wrote them."""
     from boxel.exporting.onnx import export_beside
 
+    logger.info("%s is finished already", run.out)
+    if not is_first_process():
+        return
     if run.method.kind == "box_to_mask" and not (run.out / ONNX_FILE).exists():
         export_beside(run.out)
     if not (run.out / "report.html").exists():

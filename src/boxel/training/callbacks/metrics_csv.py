@@ -37,7 +37,8 @@ class MetricsTable(pl.Callback):
     ) -> None:
         """Add a row after every few optimizer steps and after the last one."""
         step = trainer.global_step
-        is_due = step % trainer.log_every_n_steps == 0 or step >= trainer.max_steps
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        is_due = step % every == 0 or step >= trainer.max_steps
         if is_due and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._add(trainer, validation=False)
 

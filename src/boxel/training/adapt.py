@@ -117,7 +117,7 @@ def _adapt(
 
 
 def _read_note(note: Path) -> dict[str, Any]:
-    """Read what the note in a folder says of its adaptation; raise a :class:`BoxelError` if it is damaged."""
+    """Read what the note in a folder states of its adaptation; raise a :class:`BoxelError` if it is damaged."""
     try:
         earlier = json.loads(read_utf8(note))
         return {"from": str(earlier["from"]), "minutes": float(earlier["minutes"])}

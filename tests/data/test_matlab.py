@@ -164,11 +164,11 @@ def test_a_malicious_file_costs_little(tmp_path: Path, content: bytes, message: 
     size = (tmp_path / "a.mat").stat().st_size
     del content
     tracemalloc.start()
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         with pytest.raises(ValueError, match=message):
             read_mat(tmp_path / "a.mat", "x")
-        assert time.perf_counter() - begin < 5  # it takes 0.1 s; traced and on a busy machine more
+        assert time.process_time() - begin < 5  # it takes 0.1 s; traced more
         assert tracemalloc.get_traced_memory()[1] < 100e6 + 2 * size
     finally:
         tracemalloc.stop()

@@ -20,6 +20,7 @@ def mean_over_processes(value: Tensor, minimum: float = 1.0) -> Tensor:
         () float, without a gradient; without a distributed training the value itself, if it is not below the minimum.
 
     Examples:
+        >>> import torch
         >>> mean_over_processes(torch.tensor(0)), mean_over_processes(torch.tensor(5))
         (tensor(1.), tensor(5.))
     """

@@ -79,11 +79,20 @@ class Table:
         self.content["rows"].append(row)
         print(markdown_row(row), flush=True)
 
-    def write(self, seeds: Sequence[int] = ()) -> None:
-        """Add the table to the topic's file, with where it comes from."""
+    def write(self, seeds: Sequence[int] = (), whole: str = "") -> None:
+        """Add the table to the topic's file, with where it comes from.
+
+        Args:
+            seeds: The seeds of its rows.
+            whole: The command that makes all of it, if it grows in parts; by default the one that is running.
+        """
         file = RESULTS / f"{self.topic}.json"
         topic = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"title": self.topic}
-        origin = {"command": command(), "commit": commit(), "date": f"{datetime.date.today():%Y-%m-%d}"}
+        origin = {
+            "command": whole or command(),
+            "commit": commit(),
+            "date": f"{datetime.date.today():%Y-%m-%d}",
+        }
         old = topic.setdefault("tables", {}).get(self.name, {})
         content = {key: value or old.get(key, value) for key, value in self.content.items()}
         topic["tables"][self.name] = content | origin | {"machine": machine(), "seeds": list(seeds)}

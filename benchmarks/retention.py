@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -239,7 +240,7 @@ def record(rows: Rows, semantic: bool) -> None:
     )
     for key in sorted(rows):
         table.add(*key, *rows[key])
-    table.write(seeds)
+    table.write(seeds, whole_command(seeds))
     for base in (kind for kind, run in RUNS.items() if run.base is None and run.semantic == semantic):
         summarize(rows, base, NOTES[semantic])
 
@@ -272,7 +273,13 @@ def summarize(rows: Rows, base: str, note: str) -> None:
     table.add(
         "mean", None, *(statistics.fmean(own) if len(own) == complete else None for own in means.values())
     )
-    table.write(sorted({seed for *_, seed in rows}))
+    seeds = sorted({seed for *_, seed in rows})
+    table.write(seeds, whole_command(seeds))
+
+
+def whole_command(seeds: list[int]) -> str:
+    """Return the command that makes all runs of the tables, which grow in parts."""
+    return shlex.join(["python", "benchmarks/retention.py", "--seeds", *map(str, seeds)])
 
 
 if __name__ == "__main__":

@@ -254,6 +254,11 @@ def test_what_a_shard_cannot_have_is_refused(scenes, tmp_path, capsys):
         label(scenes, tmp_path / "out", engine="rya")
     with pytest.raises(UsageError, match="leave out `guarantee`"):
         label(scenes, tmp_path / "out", guarantee=0.8)
+    with pytest.raises(UsageError, match="`overwrite` is not for shards"):
+        label(scenes, tmp_path / "out", overwrite=True)
+    words = ["convert", str(scenes[1]), str(tmp_path / "a.json"), "--images", "s3://bucket/photos"]
+    assert main(words) == 2
+    assert "images at a URL are for `boxel label --engine`" in capsys.readouterr().err
     with pytest.raises(UsageError, match="an engine writes a folder of shards"):
         label(scenes, tmp_path / "masks.json")
     (tmp_path / "full").mkdir()

@@ -96,7 +96,7 @@ def _plan_label(given: dict[str, Any], workers: int, boxes: int | None, price: f
     from boxel.distributed import estimate
 
     for name in ("engine", "out", "to", "report", "tighten", "rotated", "calibrate_on", "guarantee"):
-        given.pop(name, None)  # which hardly change what a job takes
+        given.pop(name, None)  # they hardly change what a job takes
     found = estimate(given.pop("annotations"), **given)
     print(found.describe(workers, boxes, price))
     return 0

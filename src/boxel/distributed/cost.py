@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boxel.data.formats.box_table import BoxTable, write_table
-from boxel.distributed.plan import Shard, find_runs
+from boxel.distributed.plan import Shard
 from boxel.distributed.worker import ShardWorker, Task
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError
@@ -80,15 +81,18 @@ class Estimate:
         )
 
 
-def measure_sample(task: Task) -> Estimate:
+def measure_sample(task: Task, runs: NDArray[np.int64]) -> Estimate:
     """Label a few images from all parts of a table, and measure what that takes on one core or GPU.
+
+    Args:
+        task: What a worker needs.
+        runs: (R + 1,) numbers of the first row of each image, and of all rows.
 
     Raises:
         BoxelError: There are no boxes.
     """
     with tempfile.TemporaryDirectory(prefix="boxel-") as out:
         worker = ShardWorker(replace(task, out=out, config=replace(task.config, workers=1), threads=1))
-        runs, _ = find_runs(worker.table)
         if len(runs) < 2:
             raise BoxelError(f"{task.boxes}: there are no boxes in it; check that it is the right file.")
         places = np.unique(np.linspace(0, len(runs) - 2, _IMAGES).astype(int)).tolist()
@@ -104,7 +108,7 @@ def measure_sample(task: Task) -> Estimate:
         seconds={stage: sum(result.seconds[stage] for result in results) for stage in _STAGES},
         image_bytes=sum(result.image_bytes for result in results),
         mask_bytes=written,
-        all_boxes=len(worker.table),
+        all_boxes=int(runs[-1]),
         on_gpu=resolve_device(task.config.device).startswith("cuda"),
     )
 

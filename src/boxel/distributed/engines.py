@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ def run_here(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
 
 
 def run_processes(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
-    """Label shards in as many processes of this machine as the settings have workers, each with one thread."""
+    """Label shards in as many processes of this machine as the settings have workers, which share its cores."""
     count = task.config.workers
     alone = replace(task, config=replace(task.config, workers=1), threads=max(1, available_cores() // count))
     context = multiprocessing.get_context("spawn")
@@ -58,7 +57,11 @@ def run_ray(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
 
     An environment variable RAY_ADDRESS names the cluster; without one, Ray starts on this machine.
     """
-    ray = _import_ray()
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise missing_extra("the engine ray", error, "ray") from error
     for name in ("ray", "ray.data"):  # whose notices would hide the progress
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
@@ -72,7 +75,7 @@ def run_ray(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
     context.enable_progress_bars = False
     rows = ray.data.from_items([shard._asdict() for shard in shards], override_num_blocks=len(shards))
     labeled = rows.map(
-        _RayWorker,
+        _RayWorker,  # type: ignore[arg-type]  # Ray takes classes, too
         fn_constructor_args=(alone,),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(available, len(shards)))),
         num_gpus=1 if on_gpu else None,
@@ -82,7 +85,8 @@ def run_ray(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
         for row in labeled.iter_rows():
             yield row["result"]
     except ray.exceptions.RayError as error:
-        raise BoxelError(f"Ray has stopped ({one_line(_cause(error))}); the same command resumes.") from error
+        cause = getattr(error, "cause", None) or error
+        raise BoxelError(f"Ray has stopped ({one_line(cause)}); the same command resumes.") from error
 
 
 class _RayWorker:
@@ -95,21 +99,8 @@ class _RayWorker:
         return {"result": self.worker(Shard(**row))}
 
 
-def _import_ray() -> Any:
-    try:
-        ray = importlib.import_module("ray")
-        importlib.import_module("ray.data")
-    except ImportError as error:
-        raise missing_extra("the engine ray", error, "ray") from error
-    return ray
-
-
 def _gpus(ray: Any) -> float:
     return float(ray.cluster_resources().get("GPU", 0))
-
-
-def _cause(error: BaseException) -> BaseException:
-    return getattr(error, "cause", None) or error
 
 
 Engine = Callable[[Task, Sequence[Shard]], Iterator[ShardResult]]

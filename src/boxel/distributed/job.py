@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from boxel.data import Annotations, read
 from boxel.data.formats.box_table import BoxTable, Header, import_pyarrow, make_header, write_table
@@ -21,7 +23,7 @@ from boxel.data.issues import summarize_issues
 from boxel.distributed.cost import Estimate, measure_sample
 from boxel.distributed.engines import ENGINES
 from boxel.distributed.plan import Shard, find_runs, plan_shards
-from boxel.distributed.worker import CROWD, FAILED, KEPT, LABELED, Task
+from boxel.distributed.worker import CROWD, EMPTY, FAILED, KEPT, LABELED, NO_BOX, Task
 from boxel.labeling.api import load_teachers
 from boxel.labeling.calibration import calibrate
 from boxel.labeling.config import LabelConfig, parse_label_config
@@ -69,7 +71,7 @@ class LabeledTable:
         done = f"{self.reused} finished before" if self.reused else ""
         boxes = sum(self.counts.values()) - self.counts[CROWD]
         text = f"{self.counts[LABELED]:,} of {boxes:,} boxes got a mask"
-        names = {KEPT: "kept theirs", "empty": "show no object", "no-box": "have no area", FAILED: "failed"}
+        names = {KEPT: "kept theirs", EMPTY: "show no object", NO_BOX: "have no area", FAILED: "failed"}
         others = [f"{self.counts[kind]:,} {words}" for kind, words in names.items() if self.counts[kind]]
         first = [f"the first: {self.failure}"] if self.failure else []
         return "; ".join(filter(None, [shards, done, text, *others, *first]))
@@ -132,13 +134,14 @@ def label_table(
         raise UsageError(f"there is no engine {engine} ({', '.join(ENGINES)}).{nearest(engine, [*ENGINES])}")
     if parsed.guarantee is not None:
         raise UsageError("a guarantee is about a whole dataset, and a shard is none; leave out `guarantee`.")
+    if parsed.overwrite:
+        raise UsageError("`overwrite` is not for shards, which are never replaced; name a new folder.")
     folder = os.fspath(out)
     _check_folder(folder)
     source = _prepare(boxes, folder, images)
-    runs, _ = find_runs(source.table)
-    shards = plan_shards(runs, shard)
+    shards = plan_shards(source.runs, shard)
     task, identity = _make_task(source, folder, parsed, teacher, calibrate_on)
-    _check_record(folder, _Record(identity, source.table.digest, shard, len(source.table)), parsed.overwrite)
+    _check_record(folder, _Record(identity, source.table.digest, shard, len(source.table)))
     finished = {os.path.basename(name) for name in list_files(folder, ".parquet")}
     todo = [one for one in shards if one.name not in finished]
     done = [one for one in shards if one.name in finished]
@@ -172,7 +175,7 @@ def estimate(
     with tempfile.TemporaryDirectory(prefix="boxel-") as folder:
         source = _prepare(boxes, folder, images)
         task, _ = _make_task(source, folder, parsed, teacher, None)
-        return measure_sample(task)
+        return measure_sample(task, source.runs)
 
 
 class _Source(NamedTuple):
@@ -181,6 +184,7 @@ class _Source(NamedTuple):
     table: BoxTable
     header: Header
     images: str
+    runs: NDArray[np.int64]  # where the rows of each image begin, and the number of all
 
 
 def _prepare(boxes: str | os.PathLike[str], out: str, images: str | os.PathLike[str] | None) -> _Source:
@@ -190,9 +194,9 @@ def _prepare(boxes: str | os.PathLike[str], out: str, images: str | os.PathLike[
         table = BoxTable(path)
         header = table.header
         folder = os.fspath(images) if images is not None else _guess_images(table)
-        _, together = find_runs(table)
+        runs, together = find_runs(table)
         if together:
-            return _Source(table, _with_images(header, folder, out), folder)
+            return _Source(table, _with_images(header, folder, out), folder, runs)
         logger.info(
             "%s: the rows of an image are apart; they are sorted into %s", path, join_url(out, _SORTED)
         )
@@ -207,7 +211,8 @@ def _prepare(boxes: str | os.PathLike[str], out: str, images: str | os.PathLike[
     copy = join_url(out, _SORTED)
     with atomic_url(copy) as temporary:
         write_table(data, temporary, header)
-    return _Source(BoxTable(copy), _with_images(header, folder, out), folder)
+    table = BoxTable(copy)
+    return _Source(table, _with_images(header, folder, out), folder, find_runs(table)[0])
 
 
 def _is_box_table(path: str) -> bool:
@@ -276,7 +281,7 @@ def _check_folder(out: str) -> None:
         raise BoxelError(f"{out}: there are other files in it, e.g. {sorted(others)[0]}; name a new folder.")
 
 
-def _check_record(out: str, record: _Record, overwrite: bool) -> None:
+def _check_record(out: str, record: _Record) -> None:
     """Refuse shards that were made from something else; record what new ones are made from."""
     path = join_url(out, _RECORD)
     now = msgspec.to_builtins(record)

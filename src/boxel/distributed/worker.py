@@ -86,13 +86,15 @@ class ShardWorker:
 
     def __init__(self, task: Task) -> None:
         self.task, config = task, task.config
-        self.table = BoxTable(task.boxes)
+        self.table = BoxTable(task.boxes, task.header)
         teachers, calibration = load_teachers(
             list(task.teachers), config, self.table.categories, threads=task.threads
         )
         if task.calibration is not None:
-            reference = make_teacher("boxcaseg", (), config.device, config.box_slack, task.threads)
-            calibration = replace(task.calibration, reference=reference if task.has_reference else None)
+            calibration = task.calibration
+            if task.has_reference:
+                reference = make_teacher("boxcaseg", (), config.device, config.box_slack, task.threads)
+                calibration = replace(calibration, reference=reference)
         self.labeler = make_labeler(teachers, config, calibration)
 
     def __call__(self, shard: Shard) -> ShardResult:

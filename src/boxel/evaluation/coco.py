@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.overlaps import MIN_IOU, Overlaps, find_overlaps
+from boxel.evaluation.overlaps import ALL_AREAS, MIN_IOU, Overlaps, find_overlaps
 from boxel.evaluation.results import Result
 
 IouType: TypeAlias = Literal["bbox", "segm", "boundary"]
@@ -85,7 +85,7 @@ _RECALLS = np.linspace(0, 1, 101)
 _COCO = slice(1, None)  # COCO's own ten thresholds
 
 _AREAS = {
-    "": (0.0, 1e10),
+    "": ALL_AREAS,
     "s": (0.0, 32.0**2),
     "m": (32.0**2, 96.0**2),
     "l": (96.0**2, 1e10),

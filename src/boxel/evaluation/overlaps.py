@@ -30,7 +30,9 @@ MAX_DETECTIONS = 100
 MIN_IOU = 0.25
 """The lowest threshold of AP."""
 
-_ALL_AREAS = (0.0, 1e10)  # square pixels
+ALL_AREAS = (0.0, 1e10)
+"""All areas that COCO counts, in square pixels."""
+
 _BOUNDARY_RATIO = 0.02  # width of a boundary, as a share of the image's diagonal
 _CHUNK = 1 << 20  # pairs of boxes that are compared at once
 
@@ -73,7 +75,7 @@ class Overlaps:
     iou: NDArray[np.float64]
 
     def match(
-        self, thresholds: ArrayLike, areas: tuple[float, float] = _ALL_AREAS
+        self, thresholds: ArrayLike, areas: tuple[float, float] = ALL_AREAS
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
         """Match as pycocotools does: best score first, each detection with the free instance that it overlaps most.
 
@@ -113,10 +115,8 @@ class Overlaps:
         """Return the pairs of masks above an IoU, with the smaller of mask IoU and boundary IoU; not so of crowds."""
         close = self.iou >= min_iou
         pairs, iou = self.pairs[close], self.iou[close]
-        last, found = (
-            (-1, -1),
-            dict[int, _Boundary](),
-        )  # of the detections (as ~index) and instances of a group
+        last = -1, -1
+        found = dict[int, _Boundary]()  # of the detections (as ~index) and instances of a group
         for k in np.flatnonzero(~self.crowd[pairs[:, 1]]).tolist():
             detection, instance = pairs[k].tolist()
             group = self.label[detection], self.image[detection]
@@ -210,10 +210,9 @@ def _sort_results(
     label = np.array([label_of[results[k]["category_id"]] for k in kept], dtype=np.int64)
     image = np.array([index_of[results[k]["image_id"]] for k in kept], dtype=np.int64)
     scores = np.array([results[k]["score"] for k in kept], dtype=np.float64)
+    by_id = sorted(index_of.items(), key=lambda item: (isinstance(item[0], str), item[0]))
     place = np.zeros(len(truth), dtype=np.int64)
-    place[
-        sorted(index_of.values(), key=lambda i: (isinstance(truth.image_ids[i], str), truth.image_ids[i]))
-    ] = np.arange(len(index_of))
+    place[[index for _, index in by_id]] = np.arange(len(by_id))
     order = np.lexsort((-scores, place[image], label))
     label, image, scores = label[order], image[order], scores[order]
     starts = np.flatnonzero(np.diff(_join(truth, label, image), prepend=-1))

@@ -43,6 +43,7 @@ from boxel.data.splits import make_split, select_split, standard_split
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import is_file
 from boxel.utils.frames import is_video
+from boxel.utils.urls import is_url
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -206,6 +207,10 @@ def read_as_written(
         raise BoxelError(
             f"{path}: this is a {format} dataset, which needs no class list; leave out {class_list}, or name the "
             "format semantic."
+        )
+    if images is not None and is_url(str(images)):
+        raise UsageError(
+            f"{images}: images at a URL are for `boxel label --engine`; copy them to a folder here."
         )
     folder = None if images is None else Path(images)
     if folder and is_video(folder) and folder.is_file() and module is not cvat:  # it names itself there

@@ -115,13 +115,16 @@ class BoxTable:
 
     Args:
         path: Path or URL of the file or the folder.
+        header: What its metadata state, if that is known: without metadata, all labels are read to know the classes.
 
     Raises:
         BoxelError: There is no such table.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], header: Header | None = None) -> None:
         self.path = os.fspath(path)
+        if header is not None:
+            self.header = header
         pyarrow = import_pyarrow()
         try:
             names = list_files(self.path, _SUFFIX)

@@ -48,7 +48,9 @@ def test_a_missing_core_package_and_an_old_one(install: Callable[..., list[Findi
 
 
 def test_an_old_package_of_an_extra(install: Callable[..., list[Finding]]) -> None:
-    assert remedies(install({"pyarrow": "3.0"})) == {"pyarrow": "pip install --upgrade 'boxel[parquet]'"}
+    found = install({"pyarrow": "3.0"})
+    assert remedies(found) == {"pyarrow": "pip install --upgrade 'boxel[parquet]'"}
+    assert [one.name for one in found].count("pyarrow") == 1, "the extra ray needs it too"
 
 
 def test_an_extra_that_is_not_installed_is_no_issue(install: Callable[..., list[Finding]]) -> None:

@@ -80,9 +80,11 @@ def _examine_memory() -> Iterator[Finding]:
 
 def _examine_packages() -> Iterator[Finding]:
     """Compare the packages with what boxel requires; those of an extra may be missing."""
-    versions, missing = dict[str, str](), dict[str, dict[str, None]]()
+    versions, missing, old = dict[str, str](), dict[str, dict[str, None]](), set[str]()
     for text in requires("boxel") or []:
         needed = Requirement(text)
+        if needed.name in old:
+            continue  # several extras need it
         extra = next((name for name in _extras() if _belongs_to(needed, name)), "")
         if not extra and needed.marker is not None and not needed.marker.evaluate():
             continue  # for developers, or for another system
@@ -93,6 +95,7 @@ def _examine_packages() -> Iterator[Finding]:
             state = "missing" if found is None else f"{found}, but {needed.specifier} is needed"
             remedy = f"pip install --upgrade 'boxel[{extra}]'" if extra else "pip install --upgrade boxel"
             yield Finding(needed.name, state, remedy)
+            old.add(needed.name)
         else:
             versions[needed.name] = found
     yield Finding("packages", ", ".join(f"{name} {found}" for name, found in sorted(versions.items())))

@@ -307,6 +307,17 @@ def test_wrong_usage_is_one_sentence(before: dict, capsys, line: str, code: int,
     assert sentence in capsys.readouterr().err
 
 
+def test_tasks_of_another_dataset_are_refused(before: dict, capsys) -> None:
+    write_tasks("labelme")
+    content = json.loads(Path("masks.json").read_text())
+    for row in content["annotations"]:
+        row["id"] += 1000
+    Path("other.json").write_text(json.dumps(content))
+    assert run("merge other.json tasks --all-checked") == 1
+    assert "other.json: has none of the objects of the tasks in tasks; name the" in capsys.readouterr().err
+    assert rows("other.json").keys() == {id + 1000 for id in before}
+
+
 def test_links_out_of_the_image_folder_are_tasks_only_if_they_lead_to_images(
     before: dict, tmp_path: Path, capsys
 ) -> None:

@@ -265,7 +265,7 @@ def merge_tasks(
         decided: Objects that stay as they are, by the paths of their images and their ids.
 
     Raises:
-        BoxelError: The folder is not one of tasks, or not all of it can be read.
+        BoxelError: The folder is not one of tasks, not all of it can be read, or they are of another dataset.
 
     Examples:
         >>> from boxel.data import example_scenes
@@ -278,6 +278,7 @@ def merge_tasks(
     """
     path = Path(folder)
     record = _Record.load(path)
+    _refuse_other(path, record, data)
     if _lacks_earlier(data, record):
         record = replace_fields(record, states=record.first, merged=[], added=[])
     found = _unmark(read(path, format=record.format))
@@ -295,6 +296,15 @@ def merge_tasks(
     merged.data = _clear(merged.data, np.flatnonzero(edited.own).tolist())
     _accept(merged, {edit.key for edit in edits if edit.kind in ("changed", "deleted")}, decided, all_checked)
     return merged
+
+
+def _refuse_other(path: Path, record: _Record, data: Annotations) -> None:
+    """Refuse a dataset that has objects, but none of those that the tasks were written from."""
+    if data.ids and record.output.ids and _index(data).keys().isdisjoint(_keys(record.output)):
+        raise BoxelError(
+            f"{data.file}: has none of the objects of the tasks in {path}; name the dataset that they were written "
+            "from."
+        )
 
 
 def _lacks_earlier(data: Annotations, record: _Record) -> bool:

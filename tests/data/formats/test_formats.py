@@ -91,6 +91,18 @@ def test_wrong_paths_and_formats_are_errors(tmp_path):
     for path in (tmp_path / "photos", tmp_path / "photos" / "a.jpg"):
         with pytest.raises(BoxelError, match=r"these are images, not a dataset; .* as `images`"):
             read(path)
+    (tmp_path / "run").mkdir()
+    for name in (
+        "model.onnx",
+        "run/model.safetensors",
+        "run/config.yaml",
+        "run/metrics.json",
+        "run/run.json",
+    ):
+        (tmp_path / name).touch()
+    for path in (tmp_path / "run", tmp_path / "model.onnx"):
+        with pytest.raises(BoxelError, match="this is a model, not a dataset; `boxel predict` uses it"):
+            read(path)
     with pytest.raises(BoxelError, match="Did you mean 'coco'"):
         read(tmp_path, format="cocoo")
     with pytest.raises(BoxelError, match="no such file or folder"):

@@ -62,7 +62,8 @@ def draw_pair(data: boxel.Annotations, image: int, segment: boxel.BoxSegmenter) 
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     masks = np.stack([cv2.resize(mask.astype(np.uint8), size) > 0 for mask in result.masks])
     boxes = data.boxes[own] * scale
-    names, labels = [category.name for category in data.categories], data.labels[own]
+    names = ["", *(category.name for category in data.categories)]
+    labels = data.labels[own] + 1  # the colors of `boxel draw`
     before, after = (
         overlay(small, boxes, None, labels, names),
         overlay(small, boxes, masks, labels, names, result.quality),

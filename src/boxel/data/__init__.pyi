@@ -19,6 +19,7 @@ from .formats import convert as convert
 from .formats import read as read
 from .formats import recognize as recognize
 from .formats import write as write
+from .formats.fiftyone import from_fiftyone as from_fiftyone
 from .formats.fiftyone_writer import to_fiftyone as to_fiftyone
 from .images import ImageError as ImageError
 from .images import image_size as image_size

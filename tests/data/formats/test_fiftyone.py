@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import sys
 import zlib
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -214,10 +217,54 @@ def test_exports_of_detections_alone_are_read(tmp_path):
 
 
 def test_without_fiftyone_a_sentence_names_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "fiftyone", None)
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
     data = boxel.data.read(make(tmp_path, sample(detection())))
     with pytest.raises(BoxelError, match="needs fiftyone, which is not installed"):
         boxel.data.to_fiftyone(data)
+
+
+class Exported:
+    """A dataset of FiftyOne: its name, its values, and an export without media as FiftyOne writes it."""
+
+    name = "street"
+
+    def __init__(self, *samples):
+        self.samples = samples
+
+    def values(self, name):
+        return [sample[name] for sample in self.samples]
+
+    def export(self, *, export_dir, dataset_type, export_media, rel_dir):
+        assert dataset_type is FiftyOneDataset and not export_media
+        relative = [s | {"filepath": s["filepath"].removeprefix(f"{rel_dir}/")} for s in self.samples]
+        Path(export_dir, "samples.json").write_text(json.dumps({"samples": relative}))
+        Path(export_dir, "metadata.json").write_text(json.dumps({"default_classes": ["dog"]}))
+
+
+class FiftyOneDataset:
+    """The type of FiftyOne's own export."""
+
+
+def test_a_dataset_of_fiftyone_is_read_where_its_images_are(tmp_path, monkeypatch):
+    types = ModuleType("fiftyone.types")
+    types.FiftyOneDataset = FiftyOneDataset
+    monkeypatch.setitem(sys.modules, "fiftyone", ModuleType("fiftyone"))
+    monkeypatch.setitem(sys.modules, "fiftyone.types", types)
+    for name in ("day/one.png", "night/two.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (100, 50)).save(tmp_path / name)
+    first = sample(detection("dog", mask=pack(MASK), quality=0.75), filepath=str(tmp_path / "day/one.png"))
+    bad = detection() | {"label": None}
+    second = sample(detection("cat"), bad, filepath=str(tmp_path / "night/two.png"))
+    data = boxel.data.from_fiftyone(Exported(first, second))
+    assert data.root == tmp_path and data.paths == ["day/one.png", "night/two.png"]
+    assert data.ids == ["one:1", "two:1"] and [c.name for c in data.categories] == ["dog", "cat"]
+    assert data.quality[0] == 0.75 and data.mask(0).sum() == MASK.sum()
+    assert [issue.message for issue in data.issues] == [
+        "street: object two:2 cannot be read (it has no label); it is left out."
+    ]
+    with pytest.raises(BoxelError, match="street: this dataset of FiftyOne has no images"):
+        boxel.data.from_fiftyone(Exported())
 
 
 def test_fiftyone_reads_what_is_written(tmp_path):
@@ -238,6 +285,9 @@ def test_fiftyone_reads_what_is_written(tmp_path):
         whole = first.to_segmentation(frame_size=(100, 50), target=1).mask
         np.testing.assert_array_equal(whole != 0, data.mask(0) != 0)
         np.testing.assert_allclose(second.bounding_box, [0.5, 0.2, 0.3, 0.4])
+        back = boxel.data.from_fiftyone(dataset)
+        assert back.root == data.root and back.ids == data.ids
+        np.testing.assert_array_equal(back.mask(0), data.mask(0))
         dataset.export(
             export_dir=str(tmp_path / "again"), dataset_type=fiftyone.types.FiftyOneDataset, overwrite=True
         )

@@ -11,12 +11,15 @@ import base64
 import contextlib
 import io
 import math
+import os
 import re
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import msgspec
@@ -39,6 +42,9 @@ from boxel.data.splits import SPLITS, standard_split
 from boxel.masks.rle import encode_in_box
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import is_file
+
+if TYPE_CHECKING:
+    import fiftyone
 
 LABELS = "labels.json"
 
@@ -110,6 +116,39 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     data = rows.build(root, categories, folder / file)
     return restore(ids, data, stems, Held(hold_object, hold_image, ["iscrowd", "quality", "source"]))
+
+
+def from_fiftyone(dataset: fiftyone.Dataset) -> Annotations:
+    """Read a dataset of FiftyOne, or a view of one, as :func:`read` reads what it exports.
+
+    Args:
+        dataset: The dataset; its images stay where they are.
+
+    Returns:
+        The dataset, with its images relative to the folder that holds them all.
+
+    Raises:
+        BoxelError: It has no images.
+
+    Examples:
+        >>> from boxel.data import example_scenes, to_fiftyone
+        >>> len(from_fiftyone(to_fiftyone(example_scenes(3))))  # doctest: +SKIP
+        3
+    """
+    from fiftyone.types import FiftyOneDataset
+
+    paths = dataset.values("filepath")
+    if not paths:
+        raise BoxelError(f"{dataset.name}: this dataset of FiftyOne has no images.")
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+    with tempfile.TemporaryDirectory() as folder:
+        dataset.export(export_dir=folder, dataset_type=FiftyOneDataset, export_media=False, rel_dir=str(root))
+        data = read(Path(folder), root)
+    name = dataset.name
+    issues = [
+        replace(issue, file=name, message=issue.message.replace(data.file, name)) for issue in data.issues
+    ]
+    return replace(data, file=name, issues=issues)
 
 
 class _Reader:

@@ -154,12 +154,12 @@ def machine() -> str:
 
 
 def rounded(cell: Any) -> Any:
-    """Return a cell with its floats at four significant digits or more, none of them noise."""
+    """Return a cell with its floats at three significant digits or more; shares keep four decimals, also above 1."""
     if isinstance(cell, dict):
         return {key: rounded(value) for key, value in cell.items()}
     if isinstance(cell, list):
         return [rounded(value) for value in cell]
-    return round(cell, 4 if abs(cell) < 1 else 2) if isinstance(cell, float) else cell
+    return round(cell, 4 if abs(cell) < 2 else 2) if isinstance(cell, float) else cell
 
 
 def heading(columns: Sequence[str]) -> str:

@@ -129,9 +129,11 @@ PIXELS = ["IoU of the objects", "mean IoU"]
 RUNS_OF = {False: "Runs of instance segmenters", True: "Runs of semantic segmenters"}
 NOTES = {
     False: "Mask AP on other images of the same kind, all classes as one; the runs of a method start from the same "
-    "weights and learn as long.",
+    "weights and learn as long. From boxes: with masks of `boxcaseg`. From boxes alone: BoxInst by projection and "
+    "affinity, Mask R-CNN by multiple instance learning (BBTP).",
     True: "IoU of the pixels of objects, whatever their class, on other images of the same kind; the runs of a method "
-    "start from the same weights and learn as long.",
+    "start from the same weights and learn as long. From boxes: with masks of `boxcaseg`. From boxes alone: BoxSup by its "
+    "segments.",
 }
 Rows = dict[tuple[str, str, int], list[float]]
 

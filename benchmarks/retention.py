@@ -132,8 +132,8 @@ NOTES = {
     "weights and learn as long. From boxes: with masks of `boxcaseg`. From boxes alone: BoxInst by projection and "
     "affinity, Mask R-CNN by multiple instance learning (BBTP).",
     True: "IoU of the pixels of objects, whatever their class, on other images of the same kind; the runs of a method "
-    "start from the same weights and learn as long. From boxes: with masks of `boxcaseg`. From boxes alone: BoxSup by its "
-    "segments.",
+    "start from the same weights and learn as long. From boxes: with masks of `boxcaseg`. From boxes alone: BoxSup by "
+    "its segments.",
 }
 Rows = dict[tuple[str, str, int], list[float]]
 

@@ -249,6 +249,27 @@ def test_images_in_tar_files(scenes, tmp_path, root):
     assert done.failure.startswith(f"{root.format(tmp_path)}/1.tar/link.png: the image is missing")
 
 
+def test_a_tar_file_at_a_url_that_is_cut_is_named_once_and_costs_only_what_is_lost(scenes, tmp_path):
+    data, boxes = scenes
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in data.paths:
+            tar.add(data.root / name, name)
+    content, fourth = (tmp_path / "a.tar").read_bytes(), (data.root / data.paths[3]).read_bytes()
+    (tmp_path / "a.tar").write_bytes(content[: content.index(fourth) + len(fourth) // 2])
+    rows = pandas.read_parquet(boxes)
+    rows["image"] = "a.tar/" + rows["image"]
+    rows.to_parquet(tmp_path / "boxes.parquet")
+    settings = {"boxes": tmp_path / "boxes.parquet", "images": f"file://{tmp_path}", "shard": 100}
+    done = label(scenes, tmp_path / "out", max_bad=1.0, **settings)
+    whole = int((data.image_index < 3).sum())
+    assert done.counts == {"labeled": whole, "failed": len(rows) - whole}
+    errors = pandas.read_parquet(tmp_path / "out" / "part-000000.parquet")["error"]
+    assert {*errors[whole:]} == {
+        f"file://{tmp_path}/a.tar: the tar file is cut or damaged (unexpected end of data), so 5 images cannot be "
+        "read; replace it."
+    }
+
+
 def test_what_a_shard_cannot_have_is_refused(scenes, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"there is no engine rya.*Did you mean 'ray'"):
         label(scenes, tmp_path / "out", engine="rya")

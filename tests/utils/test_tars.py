@@ -43,6 +43,17 @@ def test_members(tarred):
     assert split_member(file.parent / "folder.tar" / "a.jpg") is None
 
 
+def test_a_tar_file_that_is_cut_keeps_its_whole_members(tarred):
+    file, data = tarred
+    tar = file.parent / "0.tar"
+    content = tar.read_bytes()
+    first, second = ((data.root / data.paths[k]).read_bytes() for k in (0, 2))
+    tar.write_bytes(content[: content.index(second) + len(second) - 1])
+    assert read_member(str(tar), data.paths[0]) == first
+    with pytest.raises(ImageError, match="0.tar is not a tar file, or damaged: unexpected end of data"):
+        read_image(tar / data.paths[2])
+
+
 def test_a_tar_file_that_changes_is_read_again(tarred):
     file, data = tarred
     tar = file.parent / "0.tar"

@@ -6,12 +6,15 @@ import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
 
 from boxel.utils.ahead import work_ahead
+from boxel.utils.errors import one_line
+from boxel.utils.printable import count_noun
 from boxel.utils.urls import is_url, join_url, open_url
 
 _TOGETHER = 64  # images of URLs that are fetched at once, while those before them are labeled
@@ -26,11 +29,13 @@ class LocalImages(NamedTuple):
         images: Their places in the list.
         paths: Their files; one that could not be found does not exist.
         origins: Where they come from.
+        failure: Why some files do not exist, if that is due to their tar file; else empty.
     """
 
     images: list[int]
     paths: list[str]
     origins: list[str]
+    failure: str = ""
 
 
 def bring_images(folder: str, names: Sequence[str], images: Iterable[int]) -> Iterator[LocalImages]:
@@ -65,26 +70,27 @@ def bring_images(folder: str, names: Sequence[str], images: Iterable[int]) -> It
         closing(work_ahead(pool, _fetch, [*groups, *tars.values()], 1)) as parts,
     ):
         for places, future in parts:
-            with future.result() as here:
+            folder, failure = future.result()
+            with folder as here:
                 paths = [os.path.join(here, str(image)) for image in places]
-                yield LocalImages([*places], paths, [*places.values()])
+                yield LocalImages([*places], paths, [*places.values()], failure)
 
 
-def _fetch(places: dict[int, str]) -> tempfile.TemporaryDirectory[str]:
-    """Fetch images into a folder, under the numbers that they have."""
-    folder = tempfile.TemporaryDirectory(prefix="boxel-")
+def _fetch(places: dict[int, str]) -> tuple[tempfile.TemporaryDirectory[str], str]:
+    """Fetch images into a folder, under the numbers that they have; return it, and what is wrong with a tar file."""
+    folder, failure = tempfile.TemporaryDirectory(prefix="boxel-"), ""
     targets = {place: os.path.join(folder.name, str(image)) for image, place in places.items()}
     try:
         first = next(iter(targets))
         if _TAR in first:
-            _extract(first.partition(_TAR)[0] + ".tar", targets)
+            failure = _extract(first.partition(_TAR)[0] + ".tar", targets)
         else:
             with ThreadPoolExecutor(_STREAMS) as pool:
                 list(pool.map(_copy, targets, targets.values()))
     except BaseException:
         folder.cleanup()
         raise
-    return folder
+    return folder, failure
 
 
 def _copy(place: str, target: str) -> None:
@@ -96,8 +102,9 @@ def _copy(place: str, target: str) -> None:
             os.remove(target)
 
 
-def _extract(tar: str, targets: dict[str, str]) -> None:
-    """Take images out of a tar file, which is read once from its beginning."""
+def _extract(tar: str, targets: dict[str, str]) -> str:
+    """Take images out of a tar file, which is read once from its beginning; return what is wrong with the file."""
+    target = None
     try:
         with open_url(tar) as stream, tarfile.open(fileobj=stream, mode="r|*") as members:
             for member in members:
@@ -105,5 +112,12 @@ def _extract(tar: str, targets: dict[str, str]) -> None:
                 if target and member.isfile():
                     with members.extractfile(member) as source, open(target, "wb") as file:  # type: ignore[union-attr]
                         shutil.copyfileobj(source, file)
-    except (FileNotFoundError, tarfile.TarError):
-        return  # the images that are not here are missing
+    except FileNotFoundError:
+        return ""
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        if target and os.path.exists(target):
+            os.remove(target)  # it may be a part only
+        count = sum(not os.path.exists(path) for path in targets.values())
+        images = count_noun(count, "image")
+        return f"{tar}: the tar file is cut or damaged ({one_line(error)}), so {images} cannot be read; replace it."
+    return ""

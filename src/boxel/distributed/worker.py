@@ -132,7 +132,10 @@ class ShardWorker:
             for image, path in zip(here.images, here.paths, strict=True):
                 paths[image] = path
             origins = dict(zip(here.images, here.origins, strict=True))
-            for one in label_shard(replace(data, paths=paths, root=Path()), here.images, self.labeler, roles):
+            lost = [image for image in here.images if here.failure and not os.path.exists(paths[image])]
+            found += [ImageMasks(image, failure=here.failure) for image in lost]
+            images = [image for image in here.images if image not in {*lost}]
+            for one in label_shard(replace(data, paths=paths, root=Path()), images, self.labeler, roles):
                 named = one.failure.replace(paths[one.image], origins[one.image])
                 found.append(one._replace(failure=named))
             asked = time.perf_counter()

@@ -50,21 +50,26 @@ def read_member(tar: str, name: str) -> bytes:
 
 def _find(tar: str, name: str) -> _Place:
     status = os.stat(tar)
-    places = _list_members(tar, status.st_mtime_ns, status.st_size)
-    if name not in places:
-        raise FileNotFoundError(f"{tar} has no {name}")
-    return places[name]
+    places, damage = _list_members(tar, status.st_mtime_ns, status.st_size)
+    if name in places:
+        return places[name]
+    if damage:
+        raise OSError(f"{tar} is not a tar file, or damaged: {damage}")
+    raise FileNotFoundError(f"{tar} has no {name}")
 
 
 @lru_cache(maxsize=256)
-def _list_members(tar: str, changed: int, size: int) -> dict[str, _Place]:
-    """List the files in a tar file, which is read again if it has changed; of several of one name the last counts."""
+def _list_members(tar: str, changed: int, size: int) -> tuple[dict[str, _Place], str]:
+    """List the whole files in a tar file, and state its damage; it is read again if it has changed.
+
+    Of several of one name the last counts.
+    """
+    places = dict[str, _Place]()
     try:
         with tarfile.open(tar, mode="r:") as members:
-            return {
-                member.name.removeprefix("./"): _Place(member.offset_data, member.size)
-                for member in members
-                if member.isreg()
-            }
+            for member in members:
+                if member.isreg() and member.offset_data + member.size <= size:
+                    places[member.name.removeprefix("./")] = _Place(member.offset_data, member.size)
     except tarfile.TarError as error:
-        raise OSError(f"{tar} is not a tar file, or damaged: {error}") from error
+        return places, str(error)
+    return places, ""

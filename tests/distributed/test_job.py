@@ -280,6 +280,8 @@ def test_what_a_shard_cannot_have_is_refused(scenes, tmp_path, capsys):
     words = ["convert", str(scenes[1]), str(tmp_path / "a.json"), "--images", "s3://bucket/photos"]
     assert main(words) == 2
     assert "images at a URL are for `boxel label --engine`" in capsys.readouterr().err
+    assert main(["check", "s3://masks/a"]) == 2
+    assert "s3://masks/a: datasets and images at a URL are for `boxel label" in capsys.readouterr().err
     with pytest.raises(UsageError, match="an engine writes a folder of shards"):
         label(scenes, tmp_path / "masks.json")
     (tmp_path / "full").mkdir()

@@ -132,6 +132,7 @@ def recognize(path: str | Path) -> str:
         'coco'
     """
     check_path("data", path, "a path or Annotations")
+    _refuse_url(path)
     path = Path(path)
     try:
         if not path.exists():
@@ -154,6 +155,13 @@ def recognize(path: str | Path) -> str:
             f"{path}: these are images, not a dataset; give the annotations, and the folder of the images as `images`."
         )
     raise BoxelError(f"{path}: no dataset of a known format ({_KNOWN}) is here; check the path.")
+
+
+def _refuse_url(path: str | Path) -> None:
+    if is_url(str(path)):
+        raise UsageError(
+            f"{path}: datasets and images at a URL are for `boxel label --engine`; copy them to a folder here."
+        )
 
 
 def read(
@@ -212,10 +220,7 @@ def read_as_written(
             f"{path}: this is a {format} dataset, which needs no class list; leave out {class_list}, or name the "
             "format semantic."
         )
-    if images is not None and is_url(str(images)):
-        raise UsageError(
-            f"{images}: images at a URL are for `boxel label --engine`; copy them to a folder here."
-        )
+    _refuse_url(images or "")
     folder = None if images is None else Path(images)
     if folder and is_video(folder) and folder.is_file() and module is not cvat:  # it names itself there
         folder = folder.parent

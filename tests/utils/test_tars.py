@@ -50,7 +50,7 @@ def test_a_tar_file_that_is_cut_keeps_its_whole_members(tarred):
     first, second = ((data.root / data.paths[k]).read_bytes() for k in (0, 2))
     tar.write_bytes(content[: content.index(second) + len(second) - 1])
     assert read_member(str(tar), data.paths[0]) == first
-    with pytest.raises(ImageError, match="0.tar is not a tar file, or damaged: unexpected end of data"):
+    with pytest.raises(ImageError, match=r"0.tar is not a tar file, or damaged: unexpected end of data"):
         read_image(tar / data.paths[2])
 
 

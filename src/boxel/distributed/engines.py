@@ -55,7 +55,8 @@ def _run(shard: Shard) -> ShardResult:
 def run_ray(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
     """Label shards with Ray Data, one actor per GPU or core of the cluster; Ray does retries and back-pressure.
 
-    An environment variable RAY_ADDRESS names the cluster; without one, Ray starts on this machine.
+    An environment variable RAY_ADDRESS names the cluster; without one, it is the cluster that this machine belongs to,
+    or Ray starts on this machine.
     """
     try:
         import ray
@@ -65,9 +66,13 @@ def run_ray(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
     for name in ("ray", "ray.data"):  # whose notices would hide the progress
         logging.getLogger(name).setLevel(logging.ERROR)
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError) as error:
+            raise BoxelError(
+                f"Ray does not answer ({one_line(error)}); check RAY_ADDRESS, and set RAY_AUTH_MODE=token if it has a token."
+            ) from error
     on_gpu = task.config.device.startswith("cuda") or (task.config.device == "auto" and _gpus(ray))
-    available = int(_gpus(ray) if on_gpu else ray.cluster_resources().get("CPU", 1))
     # A GPU waits for images unless several threads decode them; a core is busy with one.
     threads = task.config.workers if on_gpu else 1
     alone = replace(task, config=replace(task.config, workers=threads), threads=1)
@@ -77,7 +82,8 @@ def run_ray(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
     labeled = rows.map(
         _RayWorker,  # type: ignore[arg-type]  # Ray takes classes, too
         fn_constructor_args=(alone,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(available, len(shards)))),
+        # Machines may join later; Ray starts as many as it has room for.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(shards)),
         num_gpus=1 if on_gpu else None,
         num_cpus=None if on_gpu else 1,
     )

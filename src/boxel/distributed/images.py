@@ -70,8 +70,8 @@ def bring_images(folder: str, names: Sequence[str], images: Iterable[int]) -> It
         closing(work_ahead(pool, _fetch, [*groups, *tars.values()], 1)) as parts,
     ):
         for places, future in parts:
-            folder, failure = future.result()
-            with folder as here:
+            fetched, failure = future.result()
+            with fetched as here:
                 paths = [os.path.join(here, str(image)) for image in places]
                 yield LocalImages([*places], paths, [*places.values()], failure)
 

@@ -70,7 +70,7 @@ def run_ray(task: Task, shards: Sequence[Shard]) -> Iterator[ShardResult]:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError) as error:
             raise BoxelError(
-                f"Ray does not answer ({one_line(error)}); check RAY_ADDRESS, and set RAY_AUTH_MODE=token if it has a token."
+                f"Ray does not answer ({one_line(error)}); check RAY_ADDRESS, and RAY_AUTH_MODE if it has a token."
             ) from error
     on_gpu = task.config.device.startswith("cuda") or (task.config.device == "auto" and _gpus(ray))
     # A GPU waits for images unless several threads decode them; a core is busy with one.

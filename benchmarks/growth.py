@@ -220,7 +220,12 @@ SERIES = {
     "masks": Series("Masks in a file", "masks", COUNTS[:-1], of_masks),
     "labeling": Series("Boxes that are labeled", "boxes", COUNTS[:-1], of_labeling),
     "image": Series(
-        "Size of an image", "side in pixels", [64, 256, 512, 1024, 2048, 4096], of_images, lambda n: n * n
+        "Size of an image",
+        "side in pixels",
+        [64, 256, 512, 1024, 2048, 4096],
+        of_images,
+        lambda n: n * n,
+        "pixels",
     ),
     "per-image": Series("Boxes per image", "boxes", [1, 3, 10, 30, 100, 300], of_crowds),
     "batch": Series("Batch of a training", "batch", [1, 2, 4, 8, 16, 32], of_batches),

@@ -1,14 +1,17 @@
 """COCO's metrics against pycocotools, and matches of boxes by hand."""
 
 import copy
+import itertools
 import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from boxel.data.formats import read
 from boxel.evaluation import coco_ap, filter_categories, mask_iou, match_boxes, read_results
+from boxel.evaluation.overlaps import find_overlaps
 
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
@@ -216,6 +219,15 @@ def test_many_detections_of_a_class_equal_pycocotools(random_set, to_coco, pycoc
     stats, _ = pycocotools_stats(to_coco(truth), only(copy.deepcopy(many), iou_type), iou_type)
     assert stats[6] < stats[8]
     np.testing.assert_allclose(metrics(coco_ap(truth, many, iou_type)), stats, atol=1e-12)
+
+
+def test_a_single_pair_of_masks_has_the_iou_of_pycocotools(make_truth, make_result, rectangle):
+    sides = [(0, 0, 20, 20), (5, 5, 30, 9), (40, 40, 60, 60)]
+    for crowd, side in itertools.product((False, True), sides):
+        truth = make_truth([(64, 64)], [{"mask": rectangle(64, 64, 0, 0, 20, 20), "crowd": crowd}])
+        result = make_result(rectangle(64, 64, *side), 0.5)
+        iou = coco_mask.iou([result["segmentation"]], [truth.rle(0)], [crowd])[0]
+        assert find_overlaps(truth, [result]).iou.tolist() == iou[iou > 0].tolist()
 
 
 def test_results_are_not_changed(random_set):

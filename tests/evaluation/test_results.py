@@ -22,7 +22,7 @@ from boxel.evaluation import (
     to_annotations,
     to_results,
 )
-from boxel.evaluation.reading import clean_results, is_results_file
+from boxel.evaluation.reading import clean_results, decode_results, is_results_file
 from boxel.evaluation.results import fill_in_sizes
 from boxel.masks.rle import decode, encode
 from boxel.utils.errors import BoxelError
@@ -453,3 +453,13 @@ def test_a_dataset_with_scores_holds_detections(random_set, caplog):
     assert evaluation.metrics == evaluate(results, truth, boundary=False).metrics
     scored.extras[3] = b'{"note": 1}'
     assert evaluate(scored, truth).kind == "dataset"
+
+
+def test_a_code_with_the_letters_of_nan_is_read(tmp_path) -> None:
+    code = {"size": [99, 99], "counts": "NaN"}  # runs of 30, 17 and more pixels
+    row = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 9, 9], "segmentation": code}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([row, {**row, "score": float("nan")}]))
+    assert decode_results(path)[0] == row
+    path.write_text(json.dumps([row]))
+    assert decode_results(path) == [row]

@@ -173,7 +173,7 @@ def find_overlaps(
         gt_codes = [mask or _fill(truth, instance) for instance, mask in enumerate(masks)]
     kinds, gt_kinds = (_join(truth, *key) for key in (columns[1:3], (truth.labels, truth.image_index)))
     compared = (
-        _compare_masks(kinds, gt_kinds, codes, gt_codes, crowd)
+        _compare_masks(kinds, gt_kinds, codes, gt_codes, crowd, areas)
         if by_mask
         else _compare_boxes(kinds, gt_kinds, boxes, _to_xywh(truth.boxes), crowd)
     )
@@ -265,20 +265,31 @@ def _compare_masks(
     codes: Sequence[Rle],
     gt_codes: Sequence[Rle],
     crowd: NDArray[np.bool_],
+    areas: NDArray[np.float64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Yield pairs of masks and their IoUs, class by class and image by image."""
+    """Yield pairs of masks and their IoUs, class by class and image by image; the areas are those of the detections."""
     order = np.argsort(gt_kinds, kind="stable")
     bounds = np.append(np.flatnonzero(np.diff(kinds, prepend=-1)), len(kinds))
     own_kinds = kinds[bounds[:-1]]
-    firsts, lasts = (np.searchsorted(gt_kinds[order], own_kinds, side=side) for side in ("left", "right"))
+    firsts, lasts = (
+        np.searchsorted(gt_kinds[order], own_kinds, side=side).tolist() for side in ("left", "right")
+    )
+    instances, crowds = order.tolist(), crowd.tolist()
+    alone = list[tuple[int, int]]()
     for (start, stop), first, last in zip(pairwise(bounds.tolist()), firsts, lasts, strict=True):
-        if first == last:
-            continue
-        instances = order[first:last]
-        gts = [gt_codes[i] for i in instances.tolist()]
-        iou = coco_mask.iou(codes[start:stop], gts, crowd[instances])
-        row, column = np.nonzero(iou)
-        yield np.stack([row + start, instances[column]], axis=1), iou[row, column]
+        if stop - start == last - first == 1:
+            alone.append((start, instances[first]))
+        elif first < last:
+            gts = instances[first:last]
+            iou = coco_mask.iou(codes[start:stop], [gt_codes[i] for i in gts], [crowds[i] for i in gts])
+            row, column = np.nonzero(iou)
+            yield np.stack([row + start, order[first + column]], axis=1), iou[row, column]
+    # For a single pair, this takes half of the time that `iou` takes to prepare for many.
+    shared = code_areas([coco_mask.merge([codes[own], gt_codes[gt]], intersect=True) for own, gt in alone])
+    own, gt = np.array(alone, dtype=np.int64).reshape(-1, 2).T
+    union = areas[own] + code_areas([gt_codes[k] for k in gt.tolist()]) - shared
+    iou = shared / np.maximum(np.where(crowd[gt], areas[own], union), 1)
+    yield np.stack([own, gt], axis=1)[iou > 0], iou[iou > 0]
 
 
 # ---------------------------------------------------------------- boundaries

@@ -105,9 +105,7 @@ def decode_results(path: Path) -> list[Any]:
     content = read_utf8(path)
     wanted = "a JSON list of objects with image_id, category_id, score, and bbox or segmentation"
     try:
-        # Python writes NaN, which msgspec refuses.
-        loose = b"NaN" in content or b"Infinity" in content
-        rows = json.loads(content) if loose else msgspec.json.decode(content)
+        rows = _decode_json(content)
     except (ValueError, RecursionError) as error:
         reason = explain_json_error(error, content)
         raise BoxelError(f"{path}: not a COCO results file ({reason}); it should be {wanted}.") from error
@@ -117,6 +115,15 @@ def decode_results(path: Path) -> list[Any]:
         what = f"this is a dataset and not a COCO results file; give {wanted}, as a detector writes it."
         raise BoxelError(f"{path}: {what}")
     raise BoxelError(f"{path}: not a COCO results file (it is not a list); it should be {wanted}.")
+
+
+def _decode_json(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        if b"NaN" in content or b"Infinity" in content:  # which Python writes
+            return json.loads(content)
+        raise
 
 
 # ---------------------------------------------------------------- one result

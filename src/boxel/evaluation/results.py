@@ -141,13 +141,19 @@ def filter_categories(
     return chosen, [result for result in results if categories is None or result["category_id"] in ids]
 
 
-def read_masks(truth: Annotations) -> list[Rle | None]:
-    """Return the mask of each instance; None if it has only a box, or a mask that cannot be read, which is logged."""
+def read_masks(truth: Annotations, judged: bool = False) -> list[Rle | None]:
+    """Return the mask of each instance; None if it has only a box, or a mask that cannot be read, which is logged.
+
+    If the masks are ``judged``, i.e. what `drop_unsound_masks` leaves, they are not checked again.
+    """
     masks: list[Rle | None] = [None] * len(truth.labels)
     errors = []
     sizes = np.stack([truth.heights, truth.widths], axis=1)
     masked = np.flatnonzero(truth.has_mask)
-    codes = find_sound_codes(map(_decode, truth.segmentations[masked]))
+    written = map(_decode, truth.segmentations[masked])
+    codes = (
+        (code if _is_compressed(code) else None for code in written) if judged else find_sound_codes(written)
+    )
     for instance, code in zip(masked.tolist(), codes, strict=True):
         try:
             known = code and code["size"] == sizes[truth.image_index[instance]].tolist()
@@ -182,8 +188,8 @@ def find_sound_codes(segmentations: Iterable[Any]) -> Iterator[Rle | None]:
     while some := list(itertools.islice(remaining, _CHUNK)):
         sound: list[Rle | None] = [None] * len(some)
         places = [k for k, segmentation in enumerate(some) if _is_compressed(segmentation)]
-        shapes = measure_codes([some[k]["counts"] for k in places], [some[k]["size"] for k in places])
-        for k in itertools.compress(places, shapes.sound):
+        texts, sizes = ([some[k][field] for k in places] for field in ("counts", "size"))
+        for k in itertools.compress(places, measure_codes(texts, sizes, with_boxes=False).sound):
             sound[k] = {"size": some[k]["size"], "counts": some[k]["counts"]}
         yield from sound
 
@@ -199,7 +205,7 @@ def _is_compressed(segmentation: Any) -> bool:
 def with_sound_masks(truth: Annotations) -> tuple[Annotations, list[Rle | None]]:
     """Return the ground truth with all areas and only sound masks (:func:`drop_unsound_masks`), and its masks."""
     truth = drop_unsound_masks(truth)
-    masks = read_masks(truth)
+    masks = read_masks(truth, judged=True)
     sound = truth.keep_masks([mask is not None for mask in masks])
     return replace(sound, areas=coco_areas(truth)), masks
 

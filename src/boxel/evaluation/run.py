@@ -247,8 +247,8 @@ def _evaluate_detections(
     elif isinstance(subject, (str, Path)) and Path(subject).is_dir():
         results, errors = read_yolo_predictions(subject, truth)
     else:
-        rows = decode_results(Path(subject)) if isinstance(subject, (str, Path)) else subject
-        results, positions = clean_results(rows, source)
+        named = isinstance(subject, (str, Path))
+        results, positions = clean_results(decode_results(Path(subject)) if named else subject, source)
     if config.results is not None:
         write_text(config.results, json.dumps(results))
     metrics, scores = compare_detections(truth, results, config, source, positions)

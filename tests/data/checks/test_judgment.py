@@ -93,6 +93,19 @@ def test_codes_are_sound_in_a_batch_as_they_are_one_by_one(pairs) -> None:
     assert shapes.areas.tolist() == [area or 0 for area in areas]
 
 
+def test_codes_in_several_parts_are_measured_as_in_one(monkeypatch) -> None:
+    masks = [np.random.default_rng(k).integers(0, 2, (6, 9)) for k in range(12)]
+    texts = [encode(mask)["counts"] for mask in masks]
+    texts[4] = texts[4][:-1]  # not sound
+    whole = measure_codes(texts, [(6, 9)] * 12)
+    monkeypatch.setattr("boxel.data.checks.mask_shapes._CHARS", 3 * len(texts[0]))
+    parts = measure_codes(texts, [(6, 9)] * 12)
+    assert parts.sound.tolist() == [k != 4 for k in range(12)]
+    assert parts.areas.tolist() == [0 if k == 4 else int(mask.sum()) for k, mask in enumerate(masks)]
+    assert np.array_equal(parts.boxes, whole.boxes, equal_nan=True)
+    assert np.isnan(measure_codes(texts, [(6, 9)] * 12, with_boxes=False).boxes).all()
+
+
 @pytest.mark.slow
 @given(
     st.lists(arrays(np.uint8, (7, 5), elements=st.integers(0, 1)), min_size=1, max_size=9),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -26,6 +26,9 @@ _PACKED, _FLOAT = np.dtype([("type", "u1"), ("number", ">f8")]), 0xCB
 _MAX_CODE_PIXELS = 2**31
 """pycocotools counts pixels in 32 bits."""
 
+_CHARS = 1 << 15
+"""Characters of codes that are decoded at once: all arrays stay in the cache of a processor."""
+
 
 @dataclass(frozen=True)
 class CodeShapes:
@@ -42,12 +45,15 @@ class CodeShapes:
     areas: NDArray[np.int64]
 
 
-def measure_codes(texts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> CodeShapes:
+def measure_codes(
+    texts: Sequence[str], sizes: Sequence[Sequence[int]], with_boxes: bool = True
+) -> CodeShapes:
     """Find which compressed run-length codes are sound, and measure these.
 
     Args:
         texts: n codes.
         sizes: (height, width) of each.
+        with_boxes: Whether to find the boxes, which takes as long as all else.
 
     Examples:
         >>> shapes = measure_codes(["0120", "01"], [(2, 2), (2, 2)])
@@ -57,25 +63,37 @@ def measure_codes(texts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Cod
     n = len(texts)
     shapes = CodeShapes(np.zeros(n, dtype=bool), np.full((n, 4), np.nan), np.zeros(n, dtype=np.int64))
     rows = np.array([i for i, text in enumerate(texts) if text and text.isascii()], dtype=np.int64)
-    if not len(rows):
-        return shapes
+    for part in _split_codes(np.array([len(texts[i]) for i in rows], dtype=np.int64)):
+        _measure_some(rows[part], texts, sizes, shapes, with_boxes)
+    return shapes
+
+
+def _measure_some(
+    rows: NDArray[np.int64],
+    texts: Sequence[str],
+    sizes: Sequence[Sequence[int]],
+    shapes: CodeShapes,
+    with_boxes: bool,
+) -> None:
+    """Fill in the measures of some codes."""
     chars, first = _join_codes([texts[i] for i in rows])
     last = np.append(first[1:], len(chars)) - 1
     ended = (np.maximum.reduceat(chars, first) <= 63) & (chars[last] < 32)
     if not ended.all():  # without these, as their last number would run into the next code
         rows = rows[ended]
         if not len(rows):
-            return shapes
+            return
         chars, first = _join_codes([texts[i] for i in rows])
     runs, starts, too_large = _decode_runs(chars, first)
     totals, areas = _undo_differences(runs, starts)
-
-    pixels = np.array([height * width for height, width in sizes], dtype=np.float64)[rows]
+    pixels = np.array([sizes[i][0] * sizes[i][1] for i in rows], dtype=np.float64)
     sound = (totals == pixels) & ~too_large
     if runs.min() < 0:
         sound &= np.minimum.reduceat(runs, starts) >= 0
     shapes.sound[rows] = sound
     shapes.areas[rows] = np.where(sound, areas, 0)
+    if not with_boxes:
+        return
     gaps = pixels >= _MAX_CODE_PIXELS
     empty = np.flatnonzero(runs == 0)
     code = np.searchsorted(starts, empty, side="right") - 1
@@ -89,7 +107,17 @@ def measure_codes(texts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Cod
     for i in rows[measured & gaps]:  # pycocotools takes a run of no pixels for some
         height, width = sizes[i]
         shapes.boxes[i] = _find_box(parse_runs(texts[i], height * width), height)
-    return shapes
+
+
+def _split_codes(lengths: NDArray[np.int64]) -> Iterator[slice]:
+    """Yield slices of codes with some numbers of characters that are best decoded together."""
+    totals = np.cumsum(lengths)
+    start = 0
+    while start < len(totals):
+        limit = totals[start] - lengths[start] + _CHARS
+        stop = max(int(np.searchsorted(totals, limit, side="right")), start + 1)
+        yield slice(start, stop)
+        start = stop
 
 
 def _join_codes(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -109,8 +137,9 @@ def _decode_runs(
     last = chars[ends].view(np.int8)
     runs = ((last & 15) - (last & 16)).astype(np.int64)  # the fifth bit is the sign
     longest = int(lengths.max())
+    more = np.flatnonzero(lengths > 1)
     for place in range(1, min(longest, 8)):
-        more = np.flatnonzero(lengths > place)
+        more = more[lengths[more] > place]
         runs[more] = (runs[more] << 5) | (chars[ends[more] - place] & 31)
     too_large = np.maximum.reduceat(lengths, starts) > 8 if longest > 8 else np.zeros(len(starts), dtype=bool)
     return runs, starts, too_large

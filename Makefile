@@ -20,7 +20,7 @@ define make-venv
 	  PYTHONPATH=$(1)-tool $(PYTHON) -m virtualenv --quiet $(1) && rm -rf $(1)-tool; }
 endef
 
-.PHONY: help setup lint types format quick test demo demo-train docs wheel clean
+.PHONY: help setup lint types format quick test lowest audit demo demo-train docs wheel clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -51,6 +51,13 @@ quick: $(READY)  ## The tests of an inner loop: under a minute
 
 test: lint types  ## Lint, types, all tests, and the examples in docstrings
 	$(PYTEST) tests src/boxel --doctest-modules
+
+lowest: $(READY)  ## Tests of the core with the lowest versions that are allowed
+	$(BIN)/python .ci/lowest.py
+
+audit: $(READY)  ## Known vulnerabilities of the installed packages; needs the network
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --skip-editable --strict
 
 demo: $(DEMO)/.ready  ## Label the bundled photographs: a minute, no PyTorch
 	env -u OMP_NUM_THREADS $(DEMO)/bin/boxel demo

@@ -465,5 +465,5 @@ def values_to_labels(labels: Mapping[int, int]) -> NDArray[np.int16]:
 def fresh_ids(taken: Iterable[ImageId]) -> Iterator[int]:
     """Iterate over the whole numbers above all that are taken."""
     # Digits in a string count too, since some formats write both alike.
-    numbers = [int(id) for id in taken if not isinstance(id, str) or id.isdecimal()]
+    numbers = [int(id) for id in taken if not isinstance(id, str) or (id.isdecimal() and len(id) < 19)]
     return itertools.count(max(numbers, default=0) + 1)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
+from boxel.data.image_names import to_integer
 from boxel.data.images import image_size
 from boxel.masks.rle import decode, encode
 from boxel.utils.errors import BoxelError, first_line
@@ -273,7 +274,8 @@ def _write_image(content: bytes, path: str, folder: Path, number: int) -> str:
 def _as_id(value: Any) -> int | str:
     """Return an id as a number if it is one."""
     text = str(value)
-    return int(text) if text.isascii() and text.isdecimal() and str(int(text)) == text else text
+    number = to_integer(text)
+    return number if str(number) == text else text
 
 
 def _import(name: str) -> Any:

@@ -256,7 +256,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
 
 def pixel_values(image: Image.Image) -> NDArray[Any]:
     """Return the values of a paletted or gray PNG as the file has them: Pillow stretches 2 and 4 bits of gray to 8."""
-    stored = image.tile[0].args if image.mode == "L" else ""  # type: ignore[attr-defined]
+    stored = image.tile[0][3] if image.mode == "L" else ""  # type: ignore[attr-defined]
     stretch = {"L;2": 85, "L;4": 17}.get(stored, 1)
     return np.array(image) // stretch if stretch > 1 else np.array(image)
 

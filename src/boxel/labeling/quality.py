@@ -141,6 +141,18 @@ class Calibration:
     reference: Teacher | None = field(default=None, kw_only=True)
     is_fitted: bool = field(default=True, kw_only=True)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether all arrays are finite and of the shapes that belong together."""
+        count = len(CUES)
+        terms = _terms(np.zeros((1, count))).shape[1]
+        shapes = [(count,), (count,), (terms,), (2, *self.curve.shape[1:2]), (count, count)]
+        arrays = [getattr(self, name) for name in _COLUMNS]
+        return self.curve.size > 0 and all(
+            array.shape == shape and np.isfinite(array).all()
+            for array, shape in zip(arrays, shapes, strict=True)
+        )
+
     @cached_property
     def identity(self) -> str:
         """Digest of all this."""
@@ -231,8 +243,11 @@ def load_calibration(path: Path) -> Calibration:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["cues"] != list(CUES):
             raise ValueError("it is of other cues")
-        return Calibration(*(np.array(content[name], dtype=np.float64) for name in _COLUMNS))
-    except (OSError, ValueError, KeyError) as error:
+        found = Calibration(*(np.array(content[name], dtype=np.float64) for name in _COLUMNS))
+        if not found.is_sound:
+            raise ValueError("its arrays are damaged")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BoxelError(f"{path}: not readable as a calibration of quality ({error}).") from error
 
 

@@ -24,6 +24,7 @@ from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, check_path, naming_extra, nearest, one_line
 from boxel.utils.files import atomic_path, write_text
 from boxel.utils.hub import NEEDED, download, parse_hub_id
+from boxel.utils.safe_yaml import parse_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -151,7 +152,10 @@ def load_folder(source: str | Path) -> Model:
                 f"{folder} is not a model folder: it has no {name}; give the folder of a finished run."
             )
     settings, categories = read_config_file(folder), read_categories(folder)
-    model = build(settings["method"], len(categories), without_weights(settings["model"]))
+    try:
+        model = build(settings["method"], len(categories), without_weights(settings["model"]))
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:  # of absurd sizes
+        raise _damaged(folder / "config.yaml", error) from error
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -206,7 +210,7 @@ def read_crf(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = parse_yaml(read_utf8(file))
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__} instead of settings")
         return asdict(parse_config(CRFConfig, values, CRF_FILE))
@@ -243,8 +247,8 @@ def read_config_file(folder: Path) -> dict[str, Any]:
     """
     file = folder / "config.yaml"
     try:
-        config = yaml.safe_load(read_utf8(file))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        config = parse_yaml(read_utf8(file))
+    except (ValueError, yaml.YAMLError) as error:
         raise _damaged(file, error) from error
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise _damaged(file, "it does not state the method and the model")

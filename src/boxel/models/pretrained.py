@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from boxel.utils.hub import hub_folder
+from boxel.utils.safe_yaml import parse_yaml
 
 BUNDLED = ("boxcaseg", "boxcaseg-boxes", "boxinst")
 """`boxcaseg` has learned from boxes, salient images and some masks; `boxcaseg-boxes` has only seen the masks of the
@@ -49,7 +50,7 @@ def read_method(source: str | Path) -> str | None:
     """
     try:
         text = (model_folder(source) / "config.yaml").read_text(encoding="utf-8")
-        return str(yaml.safe_load(text)["method"])
+        return str(parse_yaml(text)["method"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
 
@@ -71,7 +72,7 @@ def model_digests(folder: Path) -> dict[str, str]:
         >>> sorted(model_digests(model_folder("boxcaseg")))
         ['settings', 'weights']
     """
-    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("model")
+    settings = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8")).get("model")
     content = {
         "weights": (folder / "model.safetensors").read_bytes(),
         "settings": json.dumps(settings, sort_keys=True, default=str).encode(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from scipy.ndimage import find_objects
 
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path
+
+MAX_BYTES = 1 << 29
+"""Maximum size of the arrays of a file: a small one may expand to any size."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,21 @@ class Candidates:
             BoxelError: The file cannot be read, or is of another kind.
         """
         try:
+            with zipfile.ZipFile(file) as parts:
+                size = sum(part.file_size for part in parts.infolist())
+            if size > MAX_BYTES:
+                raise ValueError(f"it expands to {size:,} bytes")
             with np.load(file, allow_pickle=False) as arrays:
                 loaded = cls(arrays["superpixels"], arrays["members"], arrays["boxes"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             raise BoxelError(
                 f"{file}: the candidate segments cannot be read ({error}); delete the file."
             ) from None

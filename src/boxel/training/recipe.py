@@ -16,8 +16,9 @@ from boxel.methods import METHODS, get_method, resolve
 from boxel.training.config import TrainConfig
 from boxel.utils.config import parse_config
 from boxel.utils.errors import BoxelError, nearest, one_line
+from boxel.utils.files import is_file
+from boxel.utils.safe_yaml import parse_yaml
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(str(files("boxel") / "recipes"))
 
 DESCRIPTION = ("about", "published", "trained_on", "measured")
@@ -188,7 +189,7 @@ def _select_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 def _load_bundled(name: str) -> dict[str, Any]:
     """Read the settings of a bundled recipe by its name; `base` is what it builds on."""
     stem, _, row = name.partition("/")
-    values = _load_bundled_file(stem) if (FOLDER / f"{stem}.yaml").is_file() else {}
+    values = _load_bundled_file(stem) if is_file(FOLDER / f"{stem}.yaml") else {}
     tables = values.get("tables", {})
     if not values or (row not in tables if tables else row):
         known = _names()
@@ -213,8 +214,8 @@ def _load_bundled_file(stem: str) -> dict[str, Any]:
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(read_text(path), LOADER)
-    except (yaml.YAMLError, RecursionError) as error:
+        values = parse_yaml(read_text(path))
+    except yaml.YAMLError as error:
         reason = one_line(str(error).replace('in "<unicode string>", ', "in "), 300)
         raise BoxelError(f"{path}: the recipe cannot be read ({reason}).") from error
     if not isinstance(values, dict):

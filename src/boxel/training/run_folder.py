@@ -101,9 +101,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _open_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
     """Read a checkpoint as :func:`read_checkpoint`; return None and the reason if it is damaged."""
-    if not is_zipfile(path):  # of which torch speaks in terms of its own
-        return None, "it is cut, or not a checkpoint"
     try:
+        if not is_zipfile(path):  # of which torch speaks in terms of its own
+            return None, "it is cut, or not a checkpoint"
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError:  # whose text is on how to read it nevertheless
         return None, "it holds more than tensors and plain values, or is cut"

@@ -32,7 +32,9 @@ def load_session(path: str | Path | InferenceSession, threads: int = 1) -> Infer
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only; warnings concern those who write exporters
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:  # a missing or damaged file, an operator that this version lacks
         raise BoxelError(
             f"{path}: onnxruntime {onnxruntime.__version__} cannot run this file ({first_line(error)}); export it "

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
 Curve: TypeAlias = tuple[list[float], list[float]]
 """Steps and values."""
@@ -27,8 +27,9 @@ def read_curves(path: str | os.PathLike[str]) -> dict[str, Curve]:
                         steps, values = curves.setdefault(name, ([], []))
                         steps.append(1 + (number if step is None else step))  # as the log counts
                         values.append(value)
-    except OSError as error:
-        raise BoxelError(f"{path}: cannot be read ({error.strerror}); name a run's metrics.csv.") from error
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise BoxelError(f"{path}: cannot be read ({reason}); name a run's metrics.csv.") from error
     return curves
 
 

@@ -156,7 +156,10 @@ class BoxTable:
         """What the metadata state; without any, the classes in the order of their names."""
         known = (self._files[0].schema_arrow.metadata or {}).get(_KEY)
         if known:
-            return msgspec.json.decode(known, type=Header)
+            try:
+                return msgspec.json.decode(known, type=Header)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise _no_table(self.path, f"its header is damaged: {one_line(error)}") from error
         pyarrow, labels = import_pyarrow(), set[str | None]()
         for _, batch in self.batches(columns=["label"]) if "label" in self._names else ():
             labels |= {*pyarrow.compute.unique(batch["label"].cast("string")).to_pylist()}

@@ -37,7 +37,7 @@ from boxel.data.formats.coco_rows import (
 from boxel.data.formats.coco_videos import find_frames
 from boxel.data.formats.coco_writer import numeric_ids, with_original, write
 from boxel.data.formats.names import ImageFinder, guess_root
-from boxel.data.image_names import to_posix
+from boxel.data.image_names import to_integer, to_posix
 from boxel.data.splits import find_splits
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
@@ -304,7 +304,7 @@ def _add_annotation(
 def _look_up(known: Mapping[ImageId, T], id: ImageId) -> T | None:
     """Return what an id stands for, which one of the lists may have as a text and the other as a number."""
     if id not in known:
-        id = (int(id) if id.isdecimal() else id) if isinstance(id, str) else str(id)
+        id = to_integer(id) if isinstance(id, str) else str(id)
     return known.get(id)
 
 

@@ -16,8 +16,10 @@ from msgspec import Raw
 
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.coco_rows import MALFORMED
+from boxel.data.formats.extras import decode_json
 from boxel.data.formats.layout import file_stems, lost_label_maps
 from boxel.data.formats.names import guess_root, has_images
+from boxel.data.image_names import to_integer
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path
 
@@ -97,7 +99,7 @@ def with_original(extras: bytes | None, original: ImageId, id: ImageId) -> bytes
 
 def _info(info: Raw | None, root: str) -> Any:
     """Return the info to write, with the folder of the images if it is to be named; None if there is none."""
-    value = None if info is None else msgspec.json.decode(info)
+    value = None if info is None else decode_json(info)
     if not root:
         return value
     return {"images": root} | (value if isinstance(value, dict) else {})
@@ -180,7 +182,8 @@ def numeric_ids(ids: Sequence[ImageId]) -> list[int]:
     if all(isinstance(id, int) for id in ids):
         return list(ids)  # type: ignore[arg-type]  # just checked
     taken = {id for id in ids if isinstance(id, int)}
-    spelled = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and str(int(id)) == id}
+    stated = {id: to_integer(id) for id in ids if isinstance(id, str)}
+    spelled = {id: number for id, number in stated.items() if isinstance(number, int) and str(number) == id}
     taken |= set(spelled.values())
     free = itertools.filterfalse(taken.__contains__, itertools.count(1))
     used = {id for id in ids if isinstance(id, int)}

@@ -23,9 +23,11 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.cvat_tracks import (
+    MAX_FRAMES,
     VideoTask,
     choose_names,
     find_folder,
+    find_last,
     iter_shapes,
     name_frame_file,
     read_tasks,
@@ -157,6 +159,11 @@ class _Reader:
 
     def add_tracks(self, video: str) -> None:
         """Append the frames of the tasks, and the shapes of the tracks in them."""
+        if (last := find_last(self.tasks, self.tracks)) > MAX_FRAMES:
+            raise BoxelError(
+                f"{self.file}: it has frame {last:,}, beyond the {MAX_FRAMES:,} that boxel reads; correct "
+                "the number, or cut the video."
+            )
         images: dict[str, int] = {}
         names = {id: choose_names(task, self.finder, video) for id, task in self.tasks.items()}
 

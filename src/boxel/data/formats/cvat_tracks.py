@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from boxel.data.formats.names import ImageFinder, stay_inside
 from boxel.data.formats.xml_files import to_pixels
+from boxel.utils.files import is_file
 from boxel.utils.frames import is_video
+
+MAX_FRAMES = 1_000_000
+"""Maximum length of a video, nine hours: the boxes between two far apart would fill the memory."""
 
 _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
@@ -77,9 +81,13 @@ def name_frame_file(number: int) -> str:
 
 def find_folder(folder: Path, beside: Path, tasks: dict[str, VideoTask]) -> Path:
     """Return the folder of the videos of tasks: that of the images, unless the videos lie beside the file."""
-    return (
-        beside if any(task.source and (beside / task.source).is_file() for task in tasks.values()) else folder
-    )
+    return beside if any(task.source and is_file(beside / task.source) for task in tasks.values()) else folder
+
+
+def find_last(tasks: dict[str, VideoTask], tracks: Iterable[ElementTree.Element]) -> int:
+    """Return the highest number of a frame."""
+    shapes = (_number(shape.get("frame"), -1) for track in tracks for shape in track)
+    return max([*shapes, *(task.frames.stop for task in tasks.values())], default=-1)
 
 
 def iter_shapes(track: ElementTree.Element, step: int) -> Iterator[tuple[int, ElementTree.Element]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,25 @@ def decode_extras(extras: bytes | None) -> dict[str, Any]:
         >>> decode_extras(b'{"pose": "left"}')
         {'pose': 'left'}
     """
-    return {} if extras is None else msgspec.json.decode(extras)
+    return {} if extras is None else decode_json(extras)
+
+
+def decode_json(content: bytes) -> Any:
+    """Decode a value that a reader kept as it was written: whole numbers beyond 64 bits become floats.
+
+    Examples:
+        >>> decode_json(b"1" + b"0" * 30)
+        1e+30
+    """
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.MsgspecError:
+        value = json.loads(content.decode("utf-8", "replace"), parse_int=_parse_int)
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _parse_int(text: str) -> int | float:
+    return int(text) if len(text) < 19 else float(text)
 
 
 def encode_extras(fields: Mapping[str, Any] | None) -> bytes | None:

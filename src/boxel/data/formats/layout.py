@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
+from boxel.data.formats.extras import decode_extras
 from boxel.data.formats.identity import IDS_FILE, write_ids
 from boxel.data.formats.outlines import find_outline
 from boxel.data.image_names import split_path
@@ -426,14 +427,14 @@ def list_fields(data: Annotations, held: Collection[str] | None = ()) -> str:
     """
     parts = []
     for extras, word in ((data.extras, "object"), (data.image_extras, "image")):
-        keys = Counter(key for text in extras if text is not None for key in msgspec.json.decode(text))
+        keys = Counter(key for text in extras if text is not None for key in decode_extras(text))
         parts += [
             f"{key} ({count_noun(count, word)})"
             for key, count in keys.items()
             if held is not None and (f"image {key}" if word == "image" else key) not in held
         ]
     if data.dataset_extras is not None:
-        parts += [key for key in msgspec.json.decode(data.dataset_extras) if key not in ("yolo", "info")]
+        parts += [key for key in decode_extras(data.dataset_extras) if key not in ("yolo", "info")]
     return ", ".join(parts)
 
 

@@ -195,6 +195,8 @@ def _find_boundary(values: NDArray[np.uint8], value: int | None) -> Any:
         return csc_matrix(values.shape, dtype=bool)
     mask = (values == value).view(np.uint8)
     x, y, w, h = cv2.boundingRect(mask)
+    if not w:  # all of it is below others
+        return csc_matrix(values.shape, dtype=bool)
     mask = mask[y : y + h, x : x + w]
     inner = cv2.erode(mask, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     columns, rows = np.divmod(np.flatnonzero(cv2.transpose(mask ^ inner).view(bool)), h)

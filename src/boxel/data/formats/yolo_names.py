@@ -11,6 +11,8 @@ import yaml
 from boxel.data.formats.builder import Builder, read_text
 from boxel.data.formats.yolo_files import CLASS_LISTS
 from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import is_file
+from boxel.utils.safe_yaml import parse_yaml
 
 YAML_SUFFIXES = (".yaml", ".yml")
 
@@ -41,8 +43,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """
     try:
         # Decoded here, as PyYAML guesses the encoding.
-        config = yaml.load(read_text(file), Loader=_TextLoader)  # a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:
+        config = parse_yaml(read_text(file), _TextLoader)
+    except (yaml.YAMLError, ValueError) as error:
         raise BoxelError(
             f"{file}: cannot be read as YAML ({one_line(error)}); repair or remove it."
         ) from error
@@ -147,7 +149,7 @@ def _stated_names(config: Mapping[str, Any], file: Path | None, rows: Builder) -
     names = config.get("names")
     if file is None or names is None or names in ("", "~", "null"):
         return None
-    if isinstance(names, str) and (file.parent / names).is_file():
+    if isinstance(names, str) and is_file(file.parent / names):
         return _List(file.parent / names, read_class_list(file.parent / names, rows))
     pairs: list[tuple[Any, Any]] = []
     if isinstance(names, list | dict):
@@ -159,8 +161,11 @@ def _stated_names(config: Mapping[str, Any], file: Path | None, rows: Builder) -
     except (TypeError, ValueError) as error:
         message = f"{file}: `names` must list the classes, or give each class number a name."
         raise BoxelError(message) from error
-    if str(config.get("nc", "")).isdecimal() and int(config["nc"]) != len(found):
-        what = f"`nc` is {config['nc']}, but `names` lists {len(found)}; correct the one that is wrong."
+    count = str(config.get("nc", ""))
+    if count.isdecimal() and count.lstrip("0") != str(len(found)):
+        what = (
+            f"`nc` is {one_line(count, 40)}, but `names` lists {len(found)}; correct the one that is wrong."
+        )
         rows.report("class-lists", file, what, repair="")
     return _List(file, found)
 

@@ -16,6 +16,8 @@ from boxel.models.box_masks import predict_boxes
 from boxel.models.exported.file import ExportedFile, ExportedModel
 from boxel.models.instances import Instances
 
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
 
 class ExportedBoxToMask(ExportedModel):
     """An exported model of the object in a box, used like a :class:`~boxel.models.boxcaseg.model.BoxCaseg`.
@@ -33,7 +35,7 @@ class ExportedBoxToMask(ExportedModel):
         self._side = file.state("side", Annotated[int, msgspec.Meta(ge=1, multiple_of=32)])
         self._margin = file.state("margin", Annotated[float, msgspec.Meta(ge=0)])
         self.threshold: float | None = file.state("threshold", float | None)
-        mean = file.state("mean", tuple[float, float, float])
+        mean = file.state("mean", tuple[_Share, _Share, _Share])
         self._padding_color = np.round(255 * np.array(mean)).tolist()
 
     def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:

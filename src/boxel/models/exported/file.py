@@ -55,7 +55,10 @@ class ExportedFile:
         if not self.path.is_file():
             raise BoxelError(f"{path}: there is no such file; check the path.")
         self._session = load_session(path, threads or available_cores())
-        self.about: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        try:
+            self.about: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise BoxelError(f"{path}: its metadata are damaged ({error}); export the run again.") from error
         self.inputs = [node.name for node in self._session.get_inputs()]
         self.method = self.about.get("method", "")
         if not {"method", "boxel"} <= set(self.about):

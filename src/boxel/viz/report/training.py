@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from boxel.utils.errors import BoxelError
+from boxel.utils.safe_yaml import parse_yaml
 from boxel.viz.curves import group_curves, read_curves
 from boxel.viz.names import describe_measure
 from boxel.viz.report.charts import make_chart
@@ -65,7 +66,7 @@ class TrainingRecord:
 def read_training(folder: str | os.PathLike[str]) -> TrainingRecord | None:
     """Read what a run folder holds of its training; None if it is not the folder of a run."""
     folder = Path(folder)
-    settings = _load(folder / "config.yaml", yaml.safe_load)
+    settings = _load(folder / "config.yaml", parse_yaml)
     if not isinstance(settings, dict):
         return None
     record = _load(folder / "run.json", json.loads)
@@ -120,7 +121,10 @@ def _describe(record: Mapping[str, Any]) -> dict[str, str]:
     rows = {}
     for name in ("training", "validation"):
         if isinstance(counts := record.get(name), dict):
-            rows[f"{name} data"] = ", ".join(f"{value:,} {key}" for key, value in counts.items())
+            rows[f"{name} data"] = ", ".join(
+                f"{value:,} {key}" if isinstance(value, int) else f"{value} {key}"
+                for key, value in counts.items()
+            )
     inputs = record.get("inputs")
     for name, source in inputs.items() if isinstance(inputs, dict) else ():
         rows[f"input: {name}"] = str(source.get("path", source)) if isinstance(source, dict) else str(source)

@@ -20,7 +20,7 @@ define make-venv
 	  PYTHONPATH=$(1)-tool $(PYTHON) -m virtualenv --quiet $(1) && rm -rf $(1)-tool; }
 endef
 
-.PHONY: help setup lint types format quick test lowest audit demo demo-train docs wheel clean
+.PHONY: help setup lint types format quick test lowest audit demo demo-train bench docs wheel clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -64,6 +64,12 @@ demo: $(DEMO)/.ready  ## Label the bundled photographs: a minute, no PyTorch
 
 demo-train: $(READY)  ## Train from the boxes of generated scenes and from their masks: 12 minutes
 	env -u OMP_NUM_THREADS $(BIN)/boxel demo --train
+
+# A peer that cannot be installed, e.g. without a compiler, is skipped.
+bench: $(READY)  ## CPU seconds and memory against peers: a quarter of an hour
+	@for peer in hotcoco faster-coco-eval pydensecrf2; do \
+	  $(BIN)/python -m pip install --quiet --upgrade --no-deps --target .peers $$peer || echo "$$peer: skipped"; done
+	$(BIN)/python benchmarks/peers.py --peers .peers $(if $(SAM),--sam $(SAM))
 
 # The core and the photographs, in an environment of its own.
 $(DEMO)/.ready: pyproject.toml

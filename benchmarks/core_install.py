@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _processes import run_process
 from _record import REPO, Table, arguments
 
 TARGETS = {
@@ -58,8 +59,9 @@ def measure(folder: Path, repeats: int) -> None:
     sizes = package_sizes(python)
     table.add(f"on disk: {sum(sizes.values()):.0f} MB", None, None, None, TARGETS["on disk"])
     commands = prepare(folder, python)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     for name, words in commands.items():
-        runs: list[Any] = [run(words, folder) for _ in range(repeats)]
+        runs: list[Any] = [run_process(words, folder, environment) for _ in range(repeats)]
         if None in runs:
             table.add(name, "fails", None, None, TARGETS[name])
             continue
@@ -142,24 +144,6 @@ def prepare(folder: Path, python: Path) -> dict[str, list[str]]:
             *(boxel, "evaluate", "results.json", "photos/masks.json", "--images", "photos")
         ],
     }
-
-
-def run(words: list[str], folder: Path) -> tuple[float, float, float] | None:
-    """Run a command; returns its CPU seconds, wall seconds and peak memory in MB, None if it fails."""
-    with tempfile.TemporaryDirectory() as output:
-        words = [word.replace("RUN", output) for word in words]
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        began = time.monotonic()
-        with open(Path(output) / "log", "w+") as log:
-            process = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-            wall = time.monotonic() - began
-            if status:
-                log.seek(0)
-                print(f"{' '.join(words)} failed: {log.read()[-1500:]}", file=sys.stderr)
-                return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * unit / 1e6
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,23 +34,20 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
-    photo = np.array(Image.open(sample_images().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
-    noise = gaussian_filter(np.random.default_rng(0).normal(size=(CLASSES, HEIGHT, WIDTH)), (0, 8, 8))
-    probabilities = torch.from_numpy(40 * noise).softmax(0).float()
-
+    photo, probabilities = make_input()
     config = CRFConfig()
     image = torch.from_numpy(photo).permute(2, 0, 1)[None].to(args.device) / 255
-    scores = probabilities[None].to(args.device)
+    scores = torch.from_numpy(probabilities)[None].to(args.device)
     found = mean_field(image, scores, config)[0].cpu()
-    rows: dict[str, Callable[[], object]] = {
+    rows: dict[str, Callable[[], Any]] = {
         "lattices alone": lambda: kernels(image, config),
         "CRF": lambda: mean_field(image, scores, config),
     }
     if importlib.util.find_spec("pydensecrf"):
-        rows["pydensecrf2"] = lambda: peer(photo, probabilities.numpy(), config)
-        print(
-            f"largest difference: {np.abs(peer(photo, probabilities.numpy(), config) - found.numpy()).max()}"
-        )
+        from _densecrf import mean_field as peer
+
+        rows["pydensecrf2"] = lambda: peer(photo, probabilities, *peer_settings(config))
+        print(f"largest difference: {np.abs(rows['pydensecrf2']() - found.numpy()).max()}")
     if args.device != "cpu":
         rows = {name: lambda row=row: (row(), torch.accelerator.synchronize()) for name, row in rows.items()}
     print(f"{torch.get_num_threads()} threads, {args.device}")
@@ -59,19 +57,17 @@ def main() -> None:
     table.write()
 
 
-def peer(
-    photo: NDArray[np.uint8], probabilities: NDArray[np.float32], config: CRFConfig
-) -> NDArray[np.float32]:
-    """The same marginals by Krähenbühl's code."""
-    from pydensecrf.densecrf import DenseCRF2D
+def make_input() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return a photograph, and (K, H, W) probabilities of its classes."""
+    photo = np.array(Image.open(sample_images().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(CLASSES, HEIGHT, WIDTH)), (0, 8, 8))
+    return photo, torch.from_numpy(40 * noise).softmax(0).float().numpy()
 
-    crf = DenseCRF2D(WIDTH, HEIGHT, CLASSES)
-    crf.setUnaryEnergy(-np.log(probabilities.reshape(CLASSES, -1).clip(1e-20)))
-    crf.addPairwiseGaussian(sxy=config.smooth_sigma, compat=config.smooth_weight)
-    crf.addPairwiseBilateral(
-        sxy=config.appearance_sigma, srgb=config.color_sigma, rgbim=photo, compat=config.appearance_weight
-    )
-    return np.array(crf.inference(config.iterations)).reshape(CLASSES, HEIGHT, WIDTH)
+
+def peer_settings(config: CRFConfig) -> tuple[Any, ...]:
+    """Return the arguments of `_densecrf.mean_field` after the input."""
+    appearance = config.appearance_sigma, config.color_sigma, config.appearance_weight
+    return (config.smooth_sigma, config.smooth_weight), appearance, config.iterations
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from _processes import EVALUATORS, READERS, boxel_command, python, run_process
 from _record import Table, arguments
 
 import boxel
@@ -29,37 +29,6 @@ PER_IMAGE = 8
 CATEGORY_IDS = range(1, 81)
 SCENES = 280  # of about 3.6 objects each
 FOLDERS = ("yolo", "labelme", "voc", "sbd", "cvat", "label-studio", "fiftyone", "semantic", "salient")
-
-READERS = {
-    "boxel": "import boxel; boxel.read({file!r})",
-    "pycocotools": "from pycocotools.coco import COCO; COCO({file!r})",
-    "hotcoco": "from hotcoco import COCO; COCO({file!r})",
-}
-
-EVALUATORS = {
-    "pycocotools": """
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-truth = COCO({truth!r})
-for kind in ("bbox", "segm"):
-    e = COCOeval(truth, truth.loadRes({found!r}), kind); e.evaluate(); e.accumulate(); e.summarize()
-""",
-    "hotcoco": """
-from hotcoco import COCO, COCOeval
-truth = COCO({truth!r})
-for kind in ("bbox", "segm"):
-    e = COCOeval(truth, truth.loadRes({found!r}), kind); e.evaluate(); e.accumulate(); e.summarize()
-""",
-}
-
-
-# A process counts the memory of the one that starts it, too, so a small one does.
-LAUNCH = """
-import os, subprocess, sys
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-_, _, usage = os.wait4(process.pid, 0)
-print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
-"""
 
 
 def generate(path: Path, count: int) -> None:
@@ -88,23 +57,17 @@ def generate(path: Path, count: int) -> None:
         file.write(f'], "categories": [{categories}]}}')
 
 
-def run(command: list[str]) -> tuple[float, float]:
+def installed(codes: dict[str, str]) -> dict[str, str]:
+    """Return the code of the packages that are there."""
+    return {name: code for name, code in codes.items() if importlib.util.find_spec(name.replace("-", "_"))}
+
+
+def measure(command: list[str]) -> tuple[float, float]:
     """Run a command and return its CPU seconds and peak MB."""
-    launched = [sys.executable, "-c", LAUNCH, *command]
-    seconds, peak = map(float, subprocess.run(launched, capture_output=True, check=True).stdout.split())
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, peak * unit / 1e6
-
-
-def python(code: str) -> list[str]:
-    """Return the command that runs this code."""
-    return [sys.executable, "-c", code]
-
-
-def boxel_command(*words: object) -> list[str]:
-    """Return a command of boxel."""
-    return [sys.executable, "-m", "boxel", *map(str, words)]
+    usage = run_process(command, codes=(0, 1))  # `boxel check` finds boxes of two pixels
+    if usage is None:
+        sys.exit(1)
+    return usage.cpu, usage.peak
 
 
 def measure_growth(folder: Path, counts: list[int]) -> None:
@@ -120,14 +83,14 @@ def measure_growth(folder: Path, counts: list[int]) -> None:
     for count in counts:
         file = folder / f"{count}.json"
         generate(file, count)
-        readers = {name: code for name, code in READERS.items() if importlib.util.find_spec(name)}
+        readers = installed(READERS)
         commands = {
             **{f"read: {name}": python(code.format(file=str(file))) for name, code in readers.items()},
             "boxel check": boxel_command("check", file),
             "boxel convert to COCO": boxel_command("convert", file, folder / "copy.json"),
         }
         for name, command in commands.items():
-            seconds, peak = run(command)
+            seconds, peak = measure(command)
             print(f"{count:,} {name}: {seconds:.2f} s, {peak:.0f} MB", flush=True)
             cells.setdefault(name, []).append(f"{seconds:.1f} / {peak:.0f}")
         file.unlink()
@@ -149,14 +112,16 @@ def measure_evaluation(folder: Path, masks: Annotations, counts: list[int]) -> N
     for count in counts:
         truth, found = str(folder / "truth.json"), str(folder / "found.json")
         write_repeated(masks, count, truth, found)
-        names = {name: code for name, code in EVALUATORS.items() if importlib.util.find_spec(name)}
         commands = {
             "boxel": boxel_command("evaluate", found, truth, "--no-boundary"),
             "boxel with Boundary AP": boxel_command("evaluate", found, truth),
-            **{name: python(code.format(truth=truth, found=found)) for name, code in names.items()},
+            **{
+                name: python(code.format(truth=truth, found=found))
+                for name, code in installed(EVALUATORS).items()
+            },
         }
         for name, command in commands.items():
-            seconds, peak = run(command)
+            seconds, peak = measure(command)
             cells.setdefault(name, []).append(f"{seconds:.1f} / {peak:.0f}")
     for name, values in cells.items():
         table.add(name, *values)
@@ -204,7 +169,7 @@ def measure_formats(folder: Path, masks: Annotations) -> None:
     }
     for name, (target, *flags) in ways.items():
         costs = [
-            run(
+            measure(
                 boxel_command(
                     "convert", folder / f"scenes/{size}.json", folder / target.format(f"{size}_out"), *flags
                 )

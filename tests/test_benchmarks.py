@@ -40,6 +40,18 @@ def jitter_boxes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return import_module("_runs").jitter_boxes
 
 
+def test_a_process_is_measured_apart_from_the_one_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    processes = import_module("_processes")
+    ballast = np.ones(25_000_000)  # 200 MB
+    small = processes.run_process(processes.python("import os; assert os.listdir('RUN') == ['log']"))
+    large = processes.run_process(processes.python("x = bytearray(b'1') * 100_000_000"))
+    assert small.peak < 60 < 100 < large.peak < ballast.nbytes / 1e6
+    assert 0 < small.cpu < 5 and small.wall > 0
+    assert processes.run_process(processes.python("raise SystemExit(1)")) is None
+    assert processes.run_process(processes.python("raise SystemExit(1)"), codes=(0, 1)) is not None
+
+
 def test_jitter_moves_each_side_by_a_share_of_the_extent(jitter_boxes: Callable[..., Any]) -> None:
     box = np.array([30.0, 20, 50, 24])
     moved = jitter_boxes(make_dataset(box, 2000, 100), 0.1).boxes - box

@@ -70,6 +70,12 @@ FOUND = [
     Found(
         "cvat tracks",
         "annotations.xml",
+        "a task without a begin",
+        _replace(b"frame>0<", b"frame>-4294967296<"),
+    ),
+    Found(
+        "cvat tracks",
+        "annotations.xml",
         "a box in a far frame",
         _replace(b'frame="1"', b'frame="4294967296"'),
         "correct the number",

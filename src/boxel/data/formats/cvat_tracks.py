@@ -53,7 +53,10 @@ def read_tasks(meta: ElementTree.Element) -> dict[str, VideoTask]:
         step = max(
             _number((task.findtext("frame_filter") or "").replace(" ", "").removeprefix("step="), 1), 1
         )
-        first, last = _number(task.findtext("start_frame"), 0), _number(task.findtext("stop_frame"), -1)
+        first, last = (
+            max(_number(task.findtext("start_frame"), 0), 0),
+            _number(task.findtext("stop_frame"), -1),
+        )
         source = stay_inside(task.findtext("source") or "")
         tasks[task.findtext("id") or ""] = VideoTask(source, sides, range(first, last + 1, step), step)
     return tasks

@@ -553,7 +553,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     if not isinstance(path, str | bytes | os.PathLike) or path == os.devnull:
         return
     if event in ("os.remove", "os.rmdir", "os.mkdir") and args[-1] not in (-1, None):
-        return  # relative to an open folder, as `shutil.rmtree` does, which was asked itself
+        return  # relative to an open folder, e.g. by `shutil.rmtree`, which was asked itself
     if not Path(os.path.abspath(os.fsdecode(path))).is_relative_to(_place):
         raise Forbidden(f"{event} {os.fsdecode(path)}")
 

@@ -126,7 +126,8 @@ def resize(image: Tensor, factor: float) -> Tensor:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode, and back in the mode it was in."""
-    if not any(part.training for part in model.modules()):  # which is found in a tenth of the time of changing it
+    # To look takes a tenth of the time of setting each module.
+    if not any(part.training for part in model.modules()):
         yield
         return
     training = model.training

@@ -130,7 +130,7 @@ RUNS_OF = {False: "Runs of instance segmenters", True: "Runs of semantic segment
 NOTES = {
     False: "Mask AP on other images of the same kind, all classes as one; the runs of a method start from the same "
     "weights and learn as long. From boxes: with masks of `boxcaseg`. From boxes alone: BoxInst by projection and "
-    "affinity, Mask R-CNN by multiple instance learning (BBTP).",
+    "affinity, Mask R-CNN by multiple instance learning (BBTP). Cells without a standard deviation have one seed, 0.",
     True: "IoU of the pixels of objects, whatever their class, on other images of the same kind; the runs of a method "
     "start from the same weights and learn as long. From boxes: with masks of `boxcaseg`. From boxes alone: BoxSup by "
     "its segments.",
@@ -275,7 +275,7 @@ def summarize(rows: Rows, base: str, note: str) -> None:
     table.add(
         "mean", None, *(statistics.fmean(own) if len(own) == complete else None for own in means.values())
     )
-    seeds = sorted({seed for *_, seed in rows})
+    seeds = sorted({seed for _, kind, seed in rows if kind in (base, *others)})
     table.write(seeds, whole_command(seeds))
 
 

@@ -92,8 +92,10 @@ class Runner:
         except BaseException as error:  # one of the bench is not an Exception
             self.report(f"{file}: {describe(error)}")
         self.set_alarm(0)
-        used = peak_memory() - self.before
-        self.progress.slowest = max(self.progress.slowest, time.process_time() - started)
+        used, seconds = peak_memory() - self.before, time.process_time() - started
+        if seconds > SECONDS:
+            self.report(f"{file}: takes {seconds:.0f} s")
+        self.progress.slowest = max(self.progress.slowest, seconds)
         self.progress.peak = max(self.progress.peak, used)
         if used > MAX_BYTES:
             self.report(f"{file}: takes {used >> 20} MB")
@@ -175,7 +177,7 @@ def run_atheris(
             place.mkdir(parents=True, exist_ok=True)
             (place / "seed").write_bytes(runner.bench.seeds[file])
             left = min(share, count - progress.begun)
-            options = [f"-runs={left}", f"-seed={seed + progress.begun + 1}", f"-timeout={SECONDS}"]
+            options = [f"-runs={left}", f"-seed={seed + progress.begun + 1}", f"-timeout={100 * SECONDS}"]
             options += ["-rss_limit_mb=0", "-max_len=100000", f"-artifact_prefix={place.parent}/"]
             atheris.Setup(
                 ["fuzz", *options, str(place)], lambda data: runner.run(file, data), custom_mutator=change

@@ -67,6 +67,7 @@ def _header(text: bytes) -> Callable[[bytes], bytes]:
 
 
 FOUND = [
+    Found("yolo", "in/labels/1.txt", "a track id beyond 64 bits", lambda content: b"0 .5 .5 .2 .2 1e300\n"),
     Found(
         "cvat tracks",
         "annotations.xml",

@@ -250,7 +250,7 @@ def _split_tail(numbers: list[float], meaning: Meaning) -> tuple[list[float], di
     """Split off the score and the track id at the end of a row, which have no place in a box or polygon."""
     extras: dict[str, Any] = {}
     if meaning.has_tracks and len(numbers) >= 5:
-        extras["track_id"] = int(numbers[-1])
+        extras["track_id"] = _to_whole(numbers[-1])
         numbers = numbers[:-1]
     if len(numbers) % 2 and len(numbers) >= 5:
         extras["score"] = numbers[-1]
@@ -264,8 +264,13 @@ def _to_keypoints(numbers: list[float], dims: int, width: int, height: int) -> l
     for k in range(0, len(numbers), dims):
         x, y = numbers[k] * width, numbers[k + 1] * height
         visible = numbers[k + 2] if dims == 3 else 2 * (numbers[k] != 0 or numbers[k + 1] != 0)
-        points += [round(x, 6), round(y, 6), int(visible) if float(visible).is_integer() else visible]
+        points += [round(x, 6), round(y, 6), _to_whole(visible)]
     return points if np.isfinite(points).all() else []
+
+
+def _to_whole(value: float) -> float:
+    """Return a number as an int if it is a whole one that floats hold exactly."""
+    return int(value) if abs(value) < 2**53 and float(value).is_integer() else value
 
 
 def box_corners(box: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@
 `tests/fuzz/fuzz_targets.py` has the targets and what a case may do, `tests/fuzz/fuzz_mutations.py` the changes. The
 cases of a target run in a fork of this process. It ends if one takes more than 5 s or 1 GB, and another resumes with
 the next case. With --atheris, libFuzzer chooses the cases, made by the same changes and its own, by the lines of boxel
-that they reach; it keeps those that reach new ones under --corpus.
+that they reach; it keeps those that reach new ones under --corpus, and the smallest for the tests.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
@@ -35,12 +37,14 @@ sys.dont_write_bytecode = True  # no case may write a file
 
 SECONDS = 5
 MAX_BYTES = 1 << 30
+KEPT = 6  # inputs per file of a target
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 TIMEOUT_EXIT = 70  # of libFuzzer
 NOTES = {
     "random": "Each case is a small valid input with one file changed. A failure is an exception that is not boxel's "
     "own, more than 5 s of CPU or 1 GB, a file written outside of the target, a program started, a request to the "
-    "network, or a name that becomes markup of a page. Peak: memory above that of a process without work.",
+    "network, or a name that becomes markup of a page. Peak: memory above that of a process without work. What failed "
+    "was repaired, and the target was run again: the rows come from several commits of one day.",
     "atheris": "As above, with the cases chosen by libFuzzer.",
 }
 
@@ -162,6 +166,7 @@ def run_atheris(
     def run(progress: Any, report: Callable[[str], object]) -> None:
         import atheris
         from fuzz_mutations import mutate
+        from fuzz_targets import read_corpus
 
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder, silent():
             runner = Runner(name, folder, progress, report, alarm=False)
@@ -176,6 +181,8 @@ def run_atheris(
             place = corpus / name / file.replace("/", "_")
             place.mkdir(parents=True, exist_ok=True)
             (place / "seed").write_bytes(runner.bench.seeds[file])
+            for number, known in enumerate(read_corpus(name, file)):
+                (place / f"known-{number}").write_bytes(known)
             left = min(share, count - progress.begun)
             options = [f"-runs={left}", f"-seed={seed + progress.begun + 1}", f"-timeout={100 * SECONDS}"]
             options += ["-rss_limit_mb=0", "-max_len=100000", f"-artifact_prefix={place.parent}/"]
@@ -229,9 +236,28 @@ def main() -> None:
                 run = run_random(name, args.cases, args.seed)
             done = fuzz(run, args.cases, args.log, name)
             failures = done.begun - done.read - done.refused
-            rows[name] = [done.begun, done.read, done.refused, failures, done.slowest, done.peak >> 20]
+            rows[name] = [
+                done.begun,
+                done.read,
+                done.refused,
+                failures,
+                round(done.slowest, 2),
+                done.peak >> 20,
+            ]
             print(name, *rows[name], flush=True)
     record("atheris" if args.atheris else "random", rows, list(TARGETS), args.seed)
+    if args.atheris and args.only is None:
+        pack_corpus(args.corpus)
+
+
+def pack_corpus(corpus: Path) -> None:
+    """Keep the smallest inputs of each file in the archive that the tests replay."""
+    with zipfile.ZipFile(REPO / "tests/fuzz/corpus.zip", "w", zipfile.ZIP_DEFLATED) as kept:
+        for folder in sorted(corpus.glob("*/*/")):
+            found = sorted(folder.iterdir(), key=lambda file: (file.stat().st_size, file.name))
+            for file in [one for one in found if one.name != "seed" and one.stat().st_size][:KEPT]:
+                name = f"{folder.relative_to(corpus).as_posix()}/{file.name}"
+                kept.writestr(zipfile.ZipInfo(name), file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def watch_coverage() -> Any:
@@ -243,21 +269,32 @@ def watch_coverage() -> Any:
 
 def record(kind: str, rows: dict[str, list[Any]], order: list[str], seed: int) -> None:
     """Write the table; rows of targets that were not run stay as they are."""
+    from fuzz_found import FOUND
+
     file = RESULTS / "hostile-input.json"
     tables = json.loads(file.read_text())["tables"] if file.exists() else {}
-    rows = {row[0]: row[1:] for row in tables.get(kind, {}).get("rows", ()) if row[0] in order} | rows
+    rows = {row[0]: row[1:7] for row in tables.get(kind, {}).get("rows", ()) if row[0] in order} | rows
     table = Table(
         "hostile-input",
         kind,
-        ["cases", "read", "refused in a sentence", "failures", "slowest, CPU s", "peak MB"],
+        [
+            "cases",
+            "read",
+            "refused in a sentence",
+            "failures",
+            "slowest, CPU s",
+            "peak MB",
+            "found before, now tests",
+        ],
         first="target",
         title={"random": "Random cases", "atheris": "Cases chosen by coverage"}[kind],
         note=NOTES[kind],
     )
+    found = Counter(one.target for one in FOUND)
     for name in sorted(rows, key=order.index):
-        table.add(name, *rows[name])
+        table.add(name, *rows[name], found[name])
     sums = [sum(column) for column in zip(*(row[:4] for row in rows.values()), strict=True)]
-    table.add("all", *sums, *(max(row[k] for row in rows.values()) for k in (4, 5)))
+    table.add("all", *sums, *(max(row[k] for row in rows.values()) for k in (4, 5)), len(FOUND))
     table.write([seed], whole=f"python benchmarks/fuzz.py{' --atheris' * (kind == 'atheris')}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,6 +53,14 @@ def _patch(content: bytes, at: int, new: bytes) -> bytes:
     return content[:at] + new + content[at + len(new) :]
 
 
+def _bytes_npz(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, b"none")
+    return stream.getvalue()
+
+
 def _in_parts(content: bytes) -> bytes:
     at = content.index(b"PK\x06\x07")  # the locator of the directory, which states the number of archives
     return content[: at + 16] + b"\xff" * 4 + content[at + 20 :]
@@ -67,6 +76,7 @@ def _header(text: bytes) -> Callable[[bytes], bytes]:
 
 
 FOUND = [
+    Found("segments", "1.npz", "a part that is not an array", _bytes_npz, "not a file of candidate segments"),
     Found("yolo", "in/labels/1.txt", "a track id beyond 64 bits", lambda content: b"0 .5 .5 .2 .2 1e300\n"),
     Found(
         "cvat tracks",

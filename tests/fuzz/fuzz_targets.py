@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,12 @@ from boxel.review import DecisionStore, Review
 from boxel.review.decisions import Decision
 from boxel.training.recipe import fit_length, read_config, read_init
 from boxel.utils.errors import BoxelError
+from boxel.utils.frames import name_frame
 from boxel.utils.printable import printable_line
 from boxel.viz.report import write_check_report, write_report, write_training_report
 
 SEED = "data.json"
+CORPUS = Path(__file__).with_name("corpus.zip")
 PLACE = "place"
 """The folder that a case may write to."""
 
@@ -177,10 +180,6 @@ def make_video(folder: Path) -> None:
     for level in (0, 60, 120, 180):
         video.write(np.full((32, 32, 3), level, np.uint8))
     video.release()
-    rows = [{"id": k, "file_name": f"a.mp4/frame_{k}.png", "width": 32, "height": 32} for k in (0, 3)]
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 3, 6, 5]}
-    content = {"images": rows, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
-    (folder / "in.json").write_text(json.dumps(content))
 
 
 def make_recipe(folder: Path) -> None:
@@ -305,6 +304,12 @@ def read_images(folder: Path) -> None:
             read_image(path)
 
 
+def read_video(folder: Path) -> None:
+    """Read the first and the last frame of a video."""
+    for frame in (0, 3):
+        read_image(name_frame(str(folder / "a.mp4"), frame))
+
+
 def read_recipe(folder: Path) -> None:
     """Read a recipe as a training does."""
     read_init(folder / "recipe.yaml")
@@ -402,7 +407,7 @@ TARGETS = {
     "results": Target(make_results, lambda folder: read_results(folder / "results.json"), "results.json"),
     "yolo results": Target(make_yolo_results, _evaluate("predictions"), "predictions/.*"),
     "images": Target(make_images, read_images, "all/.*"),
-    "video": Target(make_video, _read("in.json"), "a.mp4"),
+    "video": Target(make_video, read_video, "a.mp4"),
     "recipe": Target(make_recipe, read_recipe, ".*yaml"),
     "model folder": Target(make_model, read_beside, r"model/.*(yaml|json)"),
     "model": Target(
@@ -483,6 +488,13 @@ class Bench:
             if path.name.startswith((".", "tmp")):
                 raise AssertionError(f"{path.name} is left")
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def read_corpus(target: str, file: str) -> list[bytes]:
+    """Return the inputs of a file that reached code which no other did."""
+    with zipfile.ZipFile(CORPUS) as kept:
+        start = f"{target}/{file.replace('/', '_')}/"
+        return [kept.read(name) for name in kept.namelist() if name.startswith(start)]
 
 
 def check_sentence(text: str) -> None:

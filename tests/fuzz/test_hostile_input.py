@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzz_found import FOUND
-from fuzz_targets import TARGETS, Bench, Forbidden
+from fuzz_targets import TARGETS, Bench, Forbidden, read_corpus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-CORPUS = Path(__file__).with_name("corpus")
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +54,11 @@ def test_what_once_did_harm_does_none(benches: dict[str, Bench], found: Any) -> 
     assert found.sentence in bench.sentence
 
 
-@pytest.mark.parametrize("name", sorted({file.parents[1].name for file in CORPUS.glob("*/*/*")}))
+@pytest.mark.parametrize("name", TARGETS)
 def test_inputs_that_reach_much_of_the_code(benches: dict[str, Bench], name: str) -> None:
-    names = {seed.replace("/", "_"): seed for seed in benches[name].seeds}
-    for file in sorted(CORPUS.glob(f"{name}/*/*")):
-        benches[name].run(names[file.parent.name], file.read_bytes())
+    for file in benches[name].seeds:
+        for content in read_corpus(name, file):
+            benches[name].run(file, content)
 
 
 class Trap:

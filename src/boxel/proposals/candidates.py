@@ -65,7 +65,8 @@ class Candidates:
             if size > MAX_BYTES:
                 raise ValueError(f"it expands to {size:,} bytes")
             with np.load(file, allow_pickle=False) as arrays:
-                loaded = cls(arrays["superpixels"], arrays["members"], arrays["boxes"])
+                # What is not an array in the archive is bytes.
+                loaded = cls(*(np.asarray(arrays[name]) for name in ("superpixels", "members", "boxes")))
         except (
             OSError,
             ValueError,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydensecrf.densecrf import DenseCRF2D
 
 
 def mean_field(
@@ -23,6 +22,8 @@ def mean_field(
         appearance: Standard deviation in pixels, of colors, and weight.
         iterations: Number of iterations.
     """
+    from pydensecrf.densecrf import DenseCRF2D
+
     classes, height, width = probabilities.shape
     crf = DenseCRF2D(width, height, classes)
     crf.setUnaryEnergy(-np.log(probabilities.reshape(classes, -1).clip(1e-20)))

@@ -44,8 +44,9 @@ NOTES = {
     "random": "Each case is a small valid input with one file changed. A failure is an exception that is not boxel's "
     "own, more than 5 s of CPU or 1 GB, a file written outside of the target, a program started, a request to the "
     "network, or a name that becomes markup of a page. Peak: memory above that of a process without work. What failed "
-    "was repaired, and the target was run again: the rows come from several commits of one day.",
-    "atheris": "As above, with the cases chosen by libFuzzer.",
+    "was repaired, and the target was run again: the rows come from several commits of one day, and from several "
+    "values of --cases and --only; without these the command makes 2,500 cases of each target.",
+    "atheris": "As above, with the cases chosen by libFuzzer, of the targets that read.",
 }
 
 

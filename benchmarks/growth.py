@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from math import log
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from _processes import READERS, boxel_command, python
 from _record import REPO, RESULTS, Table, arguments
 from label_memory import generate as make_images
-from million import boxel_command, generate, run, write_repeated
+from million import generate, measure, write_repeated
 from PIL import Image
 
 from boxel.data import Category, read, write
@@ -51,7 +51,7 @@ def of_files(folder: Path, count: int) -> dict[str, Command]:
     file = folder / "boxes.json"
     generate(file, count)
     return {
-        "read": [sys.executable, "-c", f"import boxel; boxel.read({str(file)!r})"],
+        "read": python(READERS["boxel"].format(file=str(file))),
         "check": boxel_command("check", file),
         "convert to COCO": boxel_command("convert", file, folder / "copy.json"),
     }
@@ -124,28 +124,10 @@ def of_batches(folder: Path, batch: int) -> dict[str, Command]:
     scenes = folder / "scenes"
     if not scenes.exists():
         write_scenes(scenes, 16, seed=0)
-    words = [
-        "--steps",
-        batch,
-        "--batch-size",
-        batch,
-        "--crops.side",
-        64,
-        "--device",
-        "cpu",
-        "--data.workers",
-        0,
-    ]
-    words += [
-        "--model.backbone",
-        "resnet10t",
-        "--model.weights",
-        "none",
-        "--model.heads",
-        "shared",
-        "--data.val-share",
-        0,
-    ]
+    words = (
+        f"--steps {batch} --batch-size {batch} --crops.side 64 --device cpu --data.workers 0 --data.val-share 0 "
+        "--model.backbone resnet10t --model.weights none --model.heads shared"
+    ).split()
     return {
         "train boxcaseg": boxel_command(
             "train", "boxcaseg", scenes / "masks.json", *words, "--out", folder / str(batch)
@@ -160,7 +142,7 @@ def find_exponent(amounts: list[float], costs: list[float]) -> float | None:
     return statistics.linear_regression(*zip(*upper, strict=True)).slope if len(upper) > 1 else None
 
 
-def measure(name: str, series: Series, limit: float, note: str) -> None:
+def fill_table(name: str, series: Series, limit: float, note: str) -> None:
     """Fill the table of a series."""
     found: dict[str, list[tuple[float, float]]] = {}
     skipped = set[str]()
@@ -172,7 +154,7 @@ def measure(name: str, series: Series, limit: float, note: str) -> None:
                 rows = found.setdefault(what, [])
                 if what in skipped:
                     continue
-                rows.append(run(command))
+                rows.append(measure(command))
                 print(f"{name} {size:,} {what}: {rows[-1][0]:.2f} s, {rows[-1][1]:.0f} MB", flush=True)
                 following = series.sizes[len(rows) :][:1]
                 growth = series.amount(following[0]) / series.amount(size) if following else 0
@@ -248,5 +230,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     for name in given.only:
         series = SERIES[name]._replace(sizes=[size for size in SERIES[name].sizes if size <= given.largest])
-        measure(name, series, given.limit, NOTES[name])
+        fill_table(name, series, given.limit, NOTES[name])
     draw()

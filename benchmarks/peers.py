@@ -108,11 +108,9 @@ def main() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
     load = os.getloadavg()[0]
     table = Table(
-        *(
-            "peers",
-            "peers",
-            ["peer", "boxel, CPU s", "peer, CPU s", "ratio", "boxel, MB", "peer, MB", "ratio"],
-        ),
+        "peers",
+        "peers",
+        ["peer", "boxel, CPU s", "peer, CPU s", "ratio", "boxel, MB", "peer, MB", "ratio"],
         title="boxel and its peers",
         note=f"Median of {args.repeats} whole processes each, in turns; the ratio is boxel / peer, below 1 if boxel "
         "takes less, with the lowest and the highest of the turns. Other processes kept the machine busy with a load "

@@ -44,7 +44,7 @@ def test_the_command_names_versions_and_devices(capsys: pytest.CaptureFixture[st
 def test_a_missing_core_package_and_an_old_one(install: Callable[..., list[Finding]]) -> None:
     found = install({"msgspec": None, "pillow": "9.0.0"})
     assert remedies(found) == dict.fromkeys(("msgspec", "pillow"), "pip install --upgrade boxel")
-    assert next(one.state for one in found if one.name == "pillow") == "9.0.0, but >=10.1 is needed"
+    assert next(one.state for one in found if one.name == "pillow") == "9.0.0, but >=11.0 is needed"
 
 
 def test_an_old_package_of_an_extra(install: Callable[..., list[Finding]]) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,14 @@ def write_tasks(tool: str, count: int = 4) -> list[int]:
     """Write tasks, and return the ids of the masks to correct."""
     assert run(f"next masks.json --count {count} --out tasks --to {tool} --json listed.json") == 0
     return [row["id"] for row in json.loads(Path("listed.json").read_text())]
+
+
+def decide(id: int, version: int = 0) -> None:
+    """Accept an object on the review page."""
+    data = boxel.read("masks.json")
+    image = data.paths[data.image_index[data.ids.index(id)]]
+    with closing(DecisionStore(Path("masks.review.sqlite"))) as store:
+        store.add((image, id), version, b"", Decision(state="accepted", category="any", box=(0, 0, 4, 4)))
 
 
 def save_labelme(file: Path, change) -> None:
@@ -186,12 +195,7 @@ def test_newer_decisions_stay_and_newer_predictions_do_not(before: dict, capsys)
     content["annotations"].remove(by_id[removed])
     Path("masks.json").write_text(json.dumps(content))
     between = rows()
-    data = boxel.read("masks.json")
-    row = data.ids.index(reviewed)
-    store = DecisionStore(Path("masks.review.sqlite"))
-    decision = Decision(state="accepted", category="any", box=(0, 0, 4, 4))
-    store.add((data.paths[data.image_index[row]], reviewed), 0, b"", decision)
-    store.close()
+    decide(reviewed)
     capsys.readouterr()
     assert run("merge masks.json tasks") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -202,6 +206,35 @@ def test_newer_decisions_stay_and_newer_predictions_do_not(before: dict, capsys)
     after = rows()
     assert area(predicted) == 96
     assert after == between | {predicted: after[predicted]}
+
+
+def test_decisions_before_the_tasks_were_written_do_not_count(before: dict, capsys) -> None:
+    for id in before:
+        decide(id)
+    first, second, *_ = write_tasks("labelme")
+    decide(second, version=1)
+    for id in (first, second):
+        set_points(id)
+    capsys.readouterr()
+    assert run("merge masks.json tasks") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"merged: 1 object corrected (id {first})"
+    assert (
+        lines[1] == f"not merged: 1 object (id {second}), changed in the dataset since the tasks were written"
+    )
+
+
+def test_a_new_file_of_decisions_counts_from_its_start(before: dict, capsys) -> None:
+    first, second = list(before)[:2]
+    decide(first)
+    decide(second)
+    chosen = write_tasks("labelme")[0]
+    Path("masks.review.sqlite").unlink()
+    decide(chosen)
+    set_points(chosen)
+    capsys.readouterr()
+    assert run("merge masks.json tasks") == 0
+    assert f"not merged: 1 object (id {chosen})" in capsys.readouterr().out
 
 
 def write_cvat(tree: ElementTree.ElementTree) -> None:

@@ -139,6 +139,7 @@ def _next_options() -> list[Option]:
 def _next(given: dict[str, Any]) -> int:
     from boxel.data import read, write
     from boxel.labeling import choose_next, select_next, sort_by_quality, take_checked, write_tasks
+    from boxel.review import count_decisions, decisions_path
     from boxel.utils.printable import printable_line
 
     tool = given.get("to")
@@ -154,7 +155,8 @@ def _next(given: dict[str, Any]) -> int:
     chosen = choose_next(data, given["count"], random=given.get("random", False), seed=given["seed"])
     if tool:
         chosen = sort_by_quality(data, chosen)
-        write_tasks(data, chosen, given["out"], tool)
+        decided = count_decisions(decisions_path(given["annotations"]))
+        write_tasks(data, chosen, given["out"], tool, decided)
     rows = [
         {
             "file": data.paths[data.image_index[one.instance]],
@@ -199,14 +201,14 @@ def _merge_options() -> list[Option]:
 
 def _merge(given: dict[str, Any]) -> int:
     from boxel.data import write
-    from boxel.labeling import merge_tasks, tasks_date
-    from boxel.review import decided_since, decisions_path
+    from boxel.labeling import decided_before, merge_tasks
+    from boxel.review import decided_after, decisions_path
     from boxel.utils.locks import lock_output
 
     source, tasks = given["annotations"], given["tasks"]
     out = check_writable(given.get("out", source), ".json", ".parquet")
     with lock_output(out):
-        decided = decided_since(decisions_path(source), tasks_date(tasks))
+        decided = decided_after(decisions_path(source), decided_before(tasks))
         merged = merge_tasks(
             read_data(given), tasks, all_checked=given.get("all_checked", False), decided=decided
         )

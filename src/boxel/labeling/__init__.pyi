@@ -21,7 +21,7 @@ from .review import select_next as select_next
 from .review import sort_by_quality as sort_by_quality
 from .review import take_checked as take_checked
 from .runner import LabelResult as LabelResult
-from .task_folder import tasks_date as tasks_date
+from .task_folder import decided_before as decided_before
 from .task_merge import MergedTasks as MergedTasks
 from .task_merge import merge_tasks as merge_tasks
 from .tasks import write_tasks as write_tasks

@@ -31,7 +31,7 @@ class TaskRecord(msgspec.Struct, array_like=True):
     """What a folder of tasks was written from. Rows are those of `output`."""
 
     format: str
-    date: str
+    decided: int  # decisions of the review page before the tasks were written
     output: Output
     states: list[bytes]  # of each row in the dataset, see `state_digest`; empty after a conflict
     marked: list[int]  # rows to correct
@@ -58,15 +58,15 @@ class TaskRecord(msgspec.Struct, array_like=True):
             file.write_bytes(msgspec.msgpack.encode(self))
 
 
-def tasks_date(folder: str | Path) -> str:
-    """Return when tasks were written, in ISO 8601.
+def decided_before(folder: str | Path) -> int:
+    """Return how many decisions of the review page there were when tasks were written.
 
     Examples:
-        >>> tasks_date("nowhere")
+        >>> decided_before("nowhere")
         Traceback (most recent call last):
         boxel.utils.errors.BoxelError: nowhere: `boxel next --to` has not written these tasks; name their folder.
     """
-    return TaskRecord.load(Path(folder)).date
+    return TaskRecord.load(Path(folder)).decided
 
 
 def task_keys(output: Output) -> list[Key]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,9 @@ TOOLS = ("labelme", "cvat", "label-studio")
 """Formats of the tools that tasks are written for."""
 
 
-def write_tasks(data: Annotations, chosen: Sequence[NextMask], folder: str | Path, format: str) -> None:
+def write_tasks(
+    data: Annotations, chosen: Sequence[NextMask], folder: str | Path, format: str, decided: int = 0
+) -> None:
     """Write the images of some masks as tasks of an annotation tool.
 
     The names of the images begin with their places, as tools order them by name. All objects of these images are
@@ -45,6 +46,7 @@ def write_tasks(data: Annotations, chosen: Sequence[NextMask], folder: str | Pat
         chosen: The masks to correct, by `choose_next`, in the order wanted.
         folder: The folder to write, which must not exist.
         format: ``labelme``, ``cvat`` or ``label-studio``.
+        decided: How many decisions of the review page there are; see `decided_before`.
 
     Raises:
         BoxelError: The folder exists, or an image is missing, or a link to files that are not images.
@@ -86,7 +88,7 @@ def write_tasks(data: Annotations, chosen: Sequence[NextMask], folder: str | Pat
         keys = task_keys(output)
         known = TaskRecord(
             format=format,
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            decided=decided,
             output=output,
             states=[state_digest(selected, rows[key]) for key in keys],
             marked=[row for row, key in enumerate(keys) if rows[key] < len(marks)],

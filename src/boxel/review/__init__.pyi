@@ -3,7 +3,8 @@ from .decisions import Conflict as Conflict
 from .decisions import Decision as Decision
 from .decisions import DecisionStore as DecisionStore
 from .export import apply_decisions as apply_decisions
-from .export import decided_since as decided_since
+from .export import count_decisions as count_decisions
+from .export import decided_after as decided_after
 from .export import decisions_path as decisions_path
 from .images import images_as_dataset as images_as_dataset
 from .images import is_folder_of_images as is_folder_of_images

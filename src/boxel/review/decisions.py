@@ -160,9 +160,13 @@ class DecisionStore:
         for image, id, origin, version, content in rows:
             yield (image, json.loads(id)), origin, self._entry(version, content)
 
-    def decided_since(self, date: str) -> set[Key]:
-        """Return the objects about which there is a decision since a date in ISO 8601 that was not undone."""
-        rows = self._fetch("SELECT DISTINCT image, object FROM decisions WHERE time >= ?", date)
+    def count(self) -> int:
+        """Return the number of decisions so far."""
+        return int(self._fetch("SELECT COUNT(*) FROM decisions")[0][0])
+
+    def decided_after(self, count: int) -> set[Key]:
+        """Return the objects about which there is a decision after the first ones that was not undone."""
+        rows = self._fetch("SELECT DISTINCT image, object FROM decisions WHERE number > ?", count)
         keys = {(image, json.loads(id)) for image, id in rows}
         return {key for key, _, (_, decision) in self.latest() if key in keys and decision.state != "open"}
 
@@ -188,7 +192,7 @@ class DecisionStore:
         with self._boxel_errors():
             return Entry(version, msgspec.msgpack.decode(content, type=Decision))
 
-    def _fetch(self, query: str, *values: str) -> list[Any]:
+    def _fetch(self, query: str, *values: str | int) -> list[Any]:
         with self._boxel_errors(), self._lock:
             return self._db.execute(query, values).fetchall()
 

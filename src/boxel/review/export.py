@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from boxel.data import Annotations
@@ -46,29 +47,41 @@ def apply_decisions(data: Annotations, decisions: str | Path) -> tuple[Annotatio
         raise BoxelError(
             f"{path}: there is no such file; review the dataset first, or name the file of its decisions."
         )
-    review = Review(data, DecisionStore(path))
-    try:
+    with closing(DecisionStore(path)) as store:
+        review = Review(data, store)
         return review.apply(), count_states(review)
-    finally:
-        review.store.close()
 
 
-def decided_since(decisions: str | Path, date: str) -> set[Key]:
-    """Return the objects that a reviewer has decided on since a date; none if there is no file of decisions.
+def count_decisions(decisions: str | Path) -> int:
+    """Return the number of decisions in a file so far; 0 if there is none.
+
+    Examples:
+        >>> count_decisions("none.sqlite")
+        0
+    """
+    path = Path(decisions)
+    if not path.is_file():
+        return 0
+    with closing(DecisionStore(path)) as store:
+        return store.count()
+
+
+def decided_after(decisions: str | Path, count: int) -> set[Key]:
+    """Return the objects that a reviewer has decided on after the first decisions; none if there is no file of them.
+
+    No clock is asked, as it may have been set meanwhile.
 
     Args:
         decisions: The file of the decisions.
-        date: In ISO 8601, e.g. ``2026-11-30T08:00:00+00:00``.
+        count: The number of the first decisions, by `count_decisions`. A file with fewer ones is a new one: all of it
+            counts.
 
     Examples:
-        >>> decided_since("none.sqlite", "2026-11-30")
+        >>> decided_after("none.sqlite", 0)
         set()
     """
     path = Path(decisions)
     if not path.is_file():
         return set()
-    store = DecisionStore(path)
-    try:
-        return store.decided_since(date)
-    finally:
-        store.close()
+    with closing(DecisionStore(path)) as store:
+        return store.decided_after(count if count <= store.count() else 0)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.mask_shapes import iter_runs
 from boxel.evaluation.results import (
     Result,
     coco_areas,
@@ -22,7 +23,7 @@ from boxel.evaluation.results import (
     get_boxes,
     read_masks,
 )
-from boxel.masks.rle import Rle, decode_in_box, encode_in_box
+from boxel.masks.rle import Rle, draw_runs, encode_in_box
 
 MAX_DETECTIONS = 100
 """Detections per image and class that COCO counts."""
@@ -115,18 +116,20 @@ class Overlaps:
         """Return the pairs of masks above an IoU, with the smaller of mask IoU and boundary IoU; not so of crowds."""
         close = self.iou >= min_iou
         pairs, iou = self.pairs[close], self.iou[close]
-        last = -1, -1
-        found = dict[int, _Boundary]()  # of the detections (as ~index) and instances of a group
-        for k in np.flatnonzero(~self.crowd[pairs[:, 1]]).tolist():
-            detection, instance = pairs[k].tolist()
-            group = self.label[detection], self.image[detection]
-            if group != last:
-                last, found = group, {}
-            if ~detection not in found:
-                found[~detection] = _find_boundary(self.codes[detection])
-            if instance not in found:
-                found[instance] = _find_boundary(self.gt_codes[instance])
-            iou[k] = min(iou[k], _boundary_iou(found[~detection], found[instance]))
+        single = np.flatnonzero(~self.crowd[pairs[:, 1]])
+        detections, instances = pairs[single].T.tolist()
+        own = _find_boundaries([self.codes[k] for k in dict.fromkeys(detections)])
+        gts = _find_boundaries([self.gt_codes[k] for k in dict.fromkeys(instances)])
+        kinds = _join(self.truth, self.label, self.image)[detections].tolist()
+        last, found, gt_found = -1, dict[int, _Boundary](), dict[int, _Boundary]()
+        for k, kind, detection, instance in zip(single.tolist(), kinds, detections, instances, strict=True):
+            if kind != last:  # so that no more are kept than those of a class in an image
+                last, found, gt_found = kind, {}, {}
+            if detection not in found:
+                found[detection] = next(own)
+            if instance not in gt_found:
+                gt_found[instance] = next(gts)
+            iou[k] = min(iou[k], _boundary_iou(found[detection], gt_found[instance]))
         return replace(self, pairs=pairs, iou=iou)
 
 
@@ -296,7 +299,7 @@ def _compare_masks(
 
 
 class _Boundary(NamedTuple):
-    """The pixels of a boundary, (h, w) uint8 zeros and ones, in the tight box of the mask; its corner; its area."""
+    """The pixels of a boundary, (w, h) uint8 zeros and ones, in the tight box of the mask; its corner; its area."""
 
     pixels: NDArray[np.uint8]
     x: int
@@ -304,20 +307,36 @@ class _Boundary(NamedTuple):
     area: int
 
 
-def _find_boundary(rle: Rle) -> _Boundary:
-    inside, x, y = decode_in_box(rle)
-    if inside.size:
-        width = max(round(_BOUNDARY_RATIO * float(np.hypot(*rle["size"]))), 1)
-        square, border = np.ones((3, 3), np.uint8), cv2.BORDER_CONSTANT
-        inside -= cv2.erode(inside, square, iterations=width, borderType=border, borderValue=0)  # type: ignore[arg-type]
-    return _Boundary(inside, x, y, cv2.countNonZero(inside) if inside.size else 0)
+def _find_boundaries(codes: Sequence[Rle]) -> Iterator[_Boundary]:
+    """Yield the boundary of each mask."""
+    for code, runs in zip(codes, iter_runs([code["counts"] for code in codes]), strict=True):
+        pixels, x, y = draw_runs(runs, code["size"][0])
+        width = max(round(_BOUNDARY_RATIO * float(np.hypot(*code["size"]))), 1)
+        inner = _erode(pixels, width)
+        pixels[width : width + len(inner), width : width + inner.shape[1]] -= inner
+        yield _Boundary(pixels, x, y, cv2.countNonZero(pixels) if pixels.size else 0)
+
+
+def _erode(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Return which pixels of a mask are farther than a width from its outside, without the rim of that width."""
+    if min(pixels.shape) <= 2 * width:
+        return pixels[:0, :0]
+    inner = pixels.copy()
+    flat = inner.ravel()
+    for stride in (pixels.shape[1], 1):
+        size = 1  # of the window behind each pixel that it is the minimum of
+        while size <= 2 * width:
+            step = min(size, 2 * width + 1 - size) * stride
+            flat[:-step] &= flat[step:]
+            size *= 2
+    return inner[: -2 * width, : -2 * width]
 
 
 def _boundary_iou(boundary: _Boundary, other: _Boundary) -> float:
     x0, y0 = max(boundary.x, other.x), max(boundary.y, other.y)
-    parts = [one.pixels[y0 - one.y :, x0 - one.x :] for one in (boundary, other)]
-    height, width = (min(sides) for sides in zip(*(part.shape for part in parts), strict=True))
-    shared = int(np.count_nonzero(parts[0][:height, :width] & parts[1][:height, :width]))
+    parts = [one.pixels[x0 - one.x :, y0 - one.y :] for one in (boundary, other)]
+    width, height = (min(sides) for sides in zip(*(part.shape for part in parts), strict=True))
+    shared = int(np.count_nonzero(parts[0][:width, :height] & parts[1][:width, :height]))
     union = boundary.area + other.area - shared
     return shared / union if union else 0.0
 
@@ -334,5 +353,5 @@ def encode_boundary(rle: Rle) -> Rle:
         Cheng, Girshick, Dollár, Berg, Kirillov, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation",
         2021, https://arxiv.org/abs/2103.16562, Section 4.
     """
-    pixels, x, y, _ = _find_boundary(rle)
-    return encode_in_box(pixels, x, y, *rle["size"])
+    pixels, x, y, _ = next(_find_boundaries([rle]))
+    return encode_in_box(pixels.T, x, y, *rle["size"])

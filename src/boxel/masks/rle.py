@@ -59,26 +59,37 @@ def decode_in_box(rle: Rle) -> tuple[NDArray[np.uint8], int, int]:
         (array([[1, 1]], dtype=uint8), 1, 1)
     """
     height, width = rle["size"]
-    runs = parse_runs(rle["counts"], height * width)
+    columns, x, y = draw_runs(parse_runs(rle["counts"], height * width), height)
+    return np.ascontiguousarray(columns.T), x, y
+
+
+def draw_runs(runs: NDArray[np.int64], height: int) -> tuple[NDArray[np.uint8], int, int]:
+    """Draw the runs of a code within its tight box: (w, h) zeros and ones, column by column, left column and top row.
+
+    Examples:
+        >>> draw_runs(np.array([4, 2, 1, 1, 1]), height=3)
+        (array([[1, 1],
+               [1, 0]], dtype=uint8), 1, 1)
+    """
     ends = runs.cumsum()
-    ones = np.flatnonzero(runs[1::2]) * 2 + 1
-    if not len(ones):
+    starts, stops = ends[:-1:2], ends[1::2]
+    drawn = starts < stops
+    starts, stops = starts[drawn], stops[drawn]
+    if not len(starts):
         return np.zeros((0, 0), dtype=np.uint8), 0, 0
-    # Codes run down the columns, so that only the columns of the box need be decoded.
-    left, top = np.divmod(ends[ones - 1], height)
-    right, bottom = np.divmod(ends[ones] - 1, height)
-    x, w = int(left[0]), int(right[-1] - left[0]) + 1
-    if (left < right).any():  # from the bottom of a column to the top of the next
-        y, h = 0, height
-    else:
-        y, h = int(top.min()), int(bottom.max() - top.min()) + 1
-    runs = runs[: ones[-1] + 1].copy()
-    runs[: ones[0]] = 0
-    runs[ones[0] - 1] = top[0]
-    runs = np.append(runs, height - 1 - bottom[-1])
-    values = np.arange(len(runs), dtype=np.uint8) & np.uint8(1)
-    columns = np.repeat(values, runs).reshape(w, height)
-    return np.ascontiguousarray(columns[:, y : y + h].T), x, y
+    column, top = np.divmod(starts, height)
+    x, w = int(column[0]), int((stops[-1] - 1) // height - column[0]) + 1
+    bottom = int((top + stops - starts).max())
+    # A run that reaches the bottom of a column may go on at the top of the next.
+    y, h = (0, height) if bottom > height else (int(top.min()), bottom - int(top.min()))
+    edges = np.empty(2 * len(starts) + 1, dtype=np.int64)
+    edges[:-1:2] = (column - x) * h + top - y
+    edges[1::2] = edges[:-1:2] + stops - starts
+    edges[-1] = w * h
+    lengths = edges.copy()
+    lengths[1:] -= edges[:-1]
+    values = np.arange(len(lengths), dtype=np.uint8) & np.uint8(1)
+    return np.repeat(values, lengths).reshape(w, h), x, y
 
 
 def mask_iou(rle: Rle, other: Rle) -> float:

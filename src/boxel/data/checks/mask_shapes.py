@@ -109,6 +109,19 @@ def _measure_some(
         shapes.boxes[i] = _find_box(parse_runs(texts[i], height * width), height)
 
 
+def iter_runs(texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+    """Yield the runs of sound compressed codes, which are decoded many at once.
+
+    Examples:
+        >>> [runs.tolist() for runs in iter_runs(["0120", "13"])]
+        [[0, 1, 2, 1], [1, 3]]
+    """
+    for part in _split_codes(np.array([len(text) for text in texts], dtype=np.int64)):
+        runs, starts, _ = _decode_runs(*_join_codes(texts[part]))
+        _undo_differences(runs, starts)
+        yield from np.split(runs, starts[1:])
+
+
 def _split_codes(lengths: NDArray[np.int64]) -> Iterator[slice]:
     """Yield slices of codes with some numbers of characters that are best decoded together."""
     totals = np.cumsum(lengths)

@@ -460,6 +460,6 @@ def test_a_code_with_the_letters_of_nan_is_read(tmp_path) -> None:
     row = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 9, 9], "segmentation": code}
     path = tmp_path / "results.json"
     path.write_text(json.dumps([row, {**row, "score": float("nan")}]))
-    assert decode_results(path)[0] == row
+    assert decode_results(path.read_bytes(), path)[0] == row
     path.write_text(json.dumps([row]))
-    assert decode_results(path) == [row]
+    assert decode_results(path.read_bytes(), path) == [row]

@@ -287,10 +287,14 @@ def box_agreement(truth: Annotations, results: Sequence[Result]) -> dict[str, fl
     return means | {"matched": len(ious), "instances": int((~truth.iscrowd).sum())}
 
 
-def mean_fill(results: Sequence[Result]) -> float:
+def mean_fill(results: Sequence[Result], areas: NDArray[np.float64] | None = None) -> float:
     """Return the mean share of a predicted box that its mask fills; NaN without results.
 
     Objects of COCO fill about 0.55 of their boxes. A mean near 1 means that the masks are filled boxes.
+
+    Args:
+        results: R detections with masks.
+        areas: (R,) areas of the masks, if they are known.
 
     Examples:
         >>> from boxel.masks.rle import encode
@@ -300,7 +304,7 @@ def mean_fill(results: Sequence[Result]) -> float:
     """
     boxes = get_boxes(results)
     box_areas = boxes[:, 2] * boxes[:, 3]
-    mask_areas = code_areas([result["segmentation"] for result in results])
+    mask_areas = code_areas([result["segmentation"] for result in results]) if areas is None else areas
     positive = box_areas > 0
     # A mask may reach beyond its box, and holds pixels whole that the box cuts through.
     fill = (mask_areas[positive] / box_areas[positive]).clip(max=1)

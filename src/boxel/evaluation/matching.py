@@ -67,11 +67,16 @@ def match_results(
     positions = range(len(results)) if positions is None else positions
     images = _match_images(truth, results, file, positions)
     known = [k for k, image_id in enumerate(images) if image_id is not None]
-    matched = [{**results[k], "image_id": images[k]} for k in known]
+    matched = [_with(results[k], "image_id", images[k]) for k in known]
     if not class_agnostic:
         matched = _match_categories(truth, matched, file)
     truth = fill_in_sizes(truth, matched, required=False)
     return truth, _with_even_masks(truth, matched, file, [positions[k] for k in known])
+
+
+def _with(result: Result, field: str, value: Any) -> Result:
+    """Return a result with the value of a field: itself if it has that value already."""
+    return result if result.get(field) == value else {**result, field: value}
 
 
 # ---------------------------------------------------------------- images
@@ -181,7 +186,7 @@ def _match_categories(truth: Annotations, results: Sequence[Result], file: str) 
             shown = given if name is None else name
             foreign[shown] += 1
             id = given if given not in ids else str(shown)  # not the id of another category
-        matched.append({**result, "category_id": id})
+        matched.append(_with(result, "category_id", id))
     if not foreign:
         return matched
     source = truth.file or "the ground truth"
@@ -226,7 +231,7 @@ def _with_even_masks(
         except ValueError as error:
             problems.append(f"result {position} (image {result['image_id']}) {one_line(error, 200)}")
             continue
-        kept.append({**result, "segmentation": mask})
+        kept.append(_with(result, "segmentation", mask))
     if problems and not kept:
         raise BoxelError(f"{file}: none of the {len(results)} results can be used: {problems[0]}.")
     report_left_out(problems, len(results), file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -90,11 +91,11 @@ class Overlaps:
         """
         limits = np.minimum(np.asarray(thresholds, dtype=np.float64), 1 - 1e-10)
         gt_ignored = self.crowd | (self.gt_areas < areas[0]) | (self.gt_areas > areas[1])
-        close = self.iou >= limits.min(initial=1)
-        (detection, instance), iou = self.pairs[close].T, self.iou[close]
+        order = self._by_rank[self.iou[self._by_rank] >= limits.min(initial=1)]
         # A detection takes its first pair that is free, and instances that are ignored come last.
-        order = np.lexsort((-instance, -iou, gt_ignored[instance], detection, self.rank[detection]))
-        detection, instance, iou = detection[order], instance[order], iou[order]
+        place = np.cumsum(np.diff(self.pairs[order, 0], prepend=-1) != 0)
+        order = order[np.argsort(2 * place + gt_ignored[self.pairs[order, 1]], kind="stable")]
+        (detection, instance), iou = self.pairs[order].T, self.iou[order]
         matched = np.full((len(limits), len(self.result)), -1)
         free = np.ones((len(limits), len(self.crowd)), dtype=bool)
         # Detections of one rank do not compete, so that they choose at once.
@@ -111,6 +112,40 @@ class Overlaps:
         other_area = (self.areas < areas[0]) | (self.areas > areas[1])
         ignored = np.where(matched >= 0, np.append(gt_ignored, False)[matched], other_area)
         return matched, ignored, gt_ignored
+
+    @cached_property
+    def _by_rank(self) -> NDArray[np.int64]:
+        """(E,) the pairs in the order of the ranks of detections, of each the highest IoU first."""
+        detection, instance = self.pairs.T
+        return np.lexsort((-instance, -self.iou, detection, self.rank[detection]))
+
+    def by_mask(
+        self,
+        truth: Annotations,
+        results: Sequence[Result],
+        masks: Sequence[Rle | None],
+        areas: NDArray[np.float64],
+    ) -> Overlaps:
+        """Compare the masks of the same detections, of which all have one.
+
+        Args:
+            truth: The ground truth.
+            results: The R detections.
+            masks: What `read_masks` returns for the truth; an instance without one is a crowd that fills its box.
+            areas: (R,) areas of the masks of the detections.
+
+        Raises:
+            BoxelError: The size of an image is unknown.
+        """
+        truth = fill_in_sizes(truth, results)
+        crowd = truth.iscrowd | np.array([mask is None for mask in masks], dtype=bool)
+        codes = [results[k]["segmentation"] for k in self.result.tolist()]
+        gt_codes = [mask or _fill(truth, instance) for instance, mask in enumerate(masks)]
+        kinds, gt_kinds = _join(truth, self.label, self.image), _join(truth, truth.labels, truth.image_index)
+        own = areas[self.result]
+        pairs, iou = _concatenate(_compare_masks(kinds, gt_kinds, codes, gt_codes, crowd, own))
+        columns = self.result, self.label, self.image, self.rank, self.scores
+        return Overlaps(truth, *columns, own, coco_areas(truth), crowd, codes, gt_codes, pairs, iou)
 
     def by_boundary(self, min_iou: float = MIN_IOU) -> Overlaps:
         """Return the pairs of masks above an IoU, with the smaller of mask IoU and boundary IoU; not so of crowds."""
@@ -138,7 +173,6 @@ def find_overlaps(
     results: Sequence[Result],
     iou_type: Literal["bbox", "segm"] = "segm",
     max_detections: int | None = None,
-    masks: Sequence[Rle | None] | None = None,
 ) -> Overlaps:
     """Compare detections with the instances of their class in their image.
 
@@ -147,7 +181,6 @@ def find_overlaps(
         results: Detections; those of categories that the ground truth lacks are left out.
         iou_type: What is compared; of masks, an instance without one is a crowd that fills its box.
         max_detections: Detections per image and class that count. None: `find_detection_limit`.
-        masks: What `read_masks` returns for the ground truth, if that is known.
 
     Raises:
         BoxelError: Masks are compared, and the size of an image is unknown.
@@ -163,26 +196,28 @@ def find_overlaps(
     truth = fill_in_sizes(truth, results) if by_mask else truth
     columns = _sort_results(truth, results, max_detections or find_detection_limit(truth, results))
     own = [results[k] for k in columns[0].tolist()]
-    boxes, crowd = get_boxes(own), truth.iscrowd
+    boxes = get_boxes(own)
     areas = boxes[:, 2] * boxes[:, 3]
     # As in pycocotools, a box that comes from a mask alone has the area of the mask.
-    masked = [k for k, result in enumerate(own) if by_mask or result.get("bbox") is None]
+    masked = [k for k, result in enumerate(own) if result.get("bbox") is None]
     areas[masked] = code_areas([own[k]["segmentation"] for k in masked])
-    codes, gt_codes = list[Rle](), list[Rle]()
-    if by_mask:
-        masks = read_masks(truth) if masks is None else masks
-        crowd = crowd | np.array([mask is None for mask in masks], dtype=bool)
-        codes = [result["segmentation"] for result in own]
-        gt_codes = [mask or _fill(truth, instance) for instance, mask in enumerate(masks)]
     kinds, gt_kinds = (_join(truth, *key) for key in (columns[1:3], (truth.labels, truth.image_index)))
-    compared = (
-        _compare_masks(kinds, gt_kinds, codes, gt_codes, crowd, areas)
-        if by_mask
-        else _compare_boxes(kinds, gt_kinds, boxes, _to_xywh(truth.boxes), crowd)
+    compared = _compare_boxes(kinds, gt_kinds, boxes, _to_xywh(truth.boxes), truth.iscrowd)
+    overlaps = Overlaps(
+        truth, *columns, areas, coco_areas(truth), truth.iscrowd, [], [], *_concatenate(compared)
     )
-    none = np.zeros((0, 2), dtype=np.int64), np.zeros(0)
-    pairs, iou = map(np.concatenate, zip(none, *compared, strict=True))
-    return Overlaps(truth, *columns, areas, coco_areas(truth), crowd, codes, gt_codes, pairs, iou)
+    if not by_mask:
+        return overlaps
+    mask_areas = code_areas([result["segmentation"] for result in results])
+    return overlaps.by_mask(truth, results, read_masks(truth), mask_areas)
+
+
+def _concatenate(
+    compared: Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return all pairs and their IoUs."""
+    pairs, ious = zip((np.zeros((0, 2), dtype=np.int64), np.zeros(0)), *compared, strict=True)
+    return np.concatenate(pairs), np.concatenate(ious)
 
 
 def find_detection_limit(truth: Annotations, results: Sequence[Result]) -> int:

@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.mask_shapes import measure_codes
 from boxel.data.formats.builder import explain_json_error, read_utf8
 from boxel.data.image_names import to_integer
 from boxel.evaluation.results import Result, find_sound_codes
@@ -21,6 +22,30 @@ from boxel.masks.rle import Rle, to_rle
 from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
+
+_Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+_Side = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Code(TypedDict):
+    size: Annotated[list[_Side], msgspec.Meta(min_length=2, max_length=2)]
+    counts: str
+
+
+class _Required(TypedDict):
+    image_id: int | str
+    category_id: int
+    score: _Finite
+
+
+class _Plain(_Required, total=False):
+    """A result as nearly every program writes it."""
+
+    bbox: Annotated[list[_Finite], msgspec.Meta(min_length=4, max_length=4)]
+    segmentation: _Code
+    file_name: _Text
+    category_name: _Text
 
 
 class _Unusable(ValueError):
@@ -47,7 +72,30 @@ def read_results(path: str | Path) -> list[Result]:
         >>> read_results(path)
         [{'image_id': '7', 'category_id': 1, 'score': 0.9, 'bbox': [0.0, 0.0, 8.0, 8.0]}]
     """
-    return clean_results(decode_results(Path(path)), str(path))[0]
+    return read_with_positions(Path(path))[0]
+
+
+def read_with_positions(path: Path) -> tuple[list[Result], Sequence[int]]:
+    """Return what :func:`read_results` does, and the position of each result in the file."""
+    content = read_utf8(path)
+    results = _decode_plain(content)
+    if results is None:
+        return clean_results(decode_results(content, path), str(path))
+    return results, range(len(results))
+
+
+def _decode_plain(content: bytes) -> list[Result] | None:
+    """Return the results of a file if all are sound, and as nearly every program writes them; else None."""
+    try:
+        results = cast(list[Result], msgspec.json.decode(content, type=list[_Plain]))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    codes = [result["segmentation"] for result in results if "segmentation" in result]
+    texts, sizes = ([code[field] for code in codes] for field in ("counts", "size"))
+    sides = [side for result in results for side in result.get("bbox", ())[2:]]
+    is_sound = all("bbox" in result or "segmentation" in result for result in results)
+    is_sound &= min(sides, default=0) >= 0
+    return results if is_sound and measure_codes(texts, sizes, with_boxes=False).sound.all() else None
 
 
 def clean_results(rows: Sequence[Any], file: str = "results") -> tuple[list[Result], list[int]]:
@@ -100,9 +148,8 @@ def is_results_file(path: str | Path) -> bool:
     return not (isinstance(first, dict) and "data" in first and "image_id" not in first)
 
 
-def decode_results(path: Path) -> list[Any]:
+def decode_results(content: bytes, path: Path) -> list[Any]:
     """Return the rows of a results file as they are written."""
-    content = read_utf8(path)
     wanted = "a JSON list of objects with image_id, category_id, score, and bbox or segmentation"
     try:
         rows = _decode_json(content)

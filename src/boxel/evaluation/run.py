@@ -21,7 +21,7 @@ from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.boxes import MIN_SIDE, format_masks, instance_ious, summarize_masks
 from boxel.evaluation.breakdown import break_down
 from boxel.evaluation.config import EvaluateConfig
-from boxel.evaluation.reading import clean_results, decode_results, is_results_file, read_scores
+from boxel.evaluation.reading import clean_results, is_results_file, read_scores, read_with_positions
 from boxel.evaluation.report import write_report_on
 from boxel.evaluation.results import Result, drop_unsound_masks, fill_in_sizes
 from boxel.evaluation.saliency import measure_saliency
@@ -248,7 +248,7 @@ def _evaluate_detections(
         results, errors = read_yolo_predictions(subject, truth)
     else:
         named = isinstance(subject, (str, Path))
-        results, positions = clean_results(decode_results(Path(subject)) if named else subject, source)
+        results, positions = read_with_positions(Path(subject)) if named else clean_results(subject, source)
     if config.results is not None:
         write_text(config.results, json.dumps(results))
     metrics, scores = compare_detections(truth, results, config, source, positions)

@@ -22,7 +22,7 @@ from boxel.evaluation.matching import match_results
 from boxel.evaluation.overlaps import Overlaps, find_overlaps
 from boxel.evaluation.reading import clean_results
 from boxel.evaluation.report import write_report_on
-from boxel.evaluation.results import Result, filter_categories, has_masks, with_sound_masks
+from boxel.evaluation.results import Result, code_areas, filter_categories, has_masks, with_sound_masks
 from boxel.evaluation.scores import DetectionScores
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.evaluation.voc import region_ap
@@ -128,10 +128,11 @@ def _compare_masks(
     source = truth.file or "the ground truth"
     masked = has_masks(results)
     has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
+    areas = code_areas([result["segmentation"] for result in results]) if masked else np.zeros(0)
     if masked:
-        metrics["mean_fill"] = mean_fill(results)
+        metrics["mean_fill"] = mean_fill(results, areas)
     if masked and has_true_masks:
-        overlaps = find_overlaps(truth, results, masks=masks)
+        overlaps = by_box.by_mask(truth, results, masks, areas)
         matched = matched_ious(by_box, overlaps)
         metrics |= _mask_metrics(overlaps, matched[1], config.boundary)
         metrics["mask_iou"] |= break_down(truth, *matched)
@@ -147,7 +148,7 @@ def _compare_masks(
         metrics["baselines"] = {}
         for name in config.baselines:
             made = MAKE_BASELINE[name](truth, results)
-            of_made = find_overlaps(truth, made, masks=masks)
+            of_made = by_box.by_mask(truth, made, masks, code_areas([one["segmentation"] for one in made]))
             metrics["baselines"][name] = _mask_metrics(
                 of_made, matched_ious(by_box, of_made)[1], config.boundary
             )

@@ -80,7 +80,7 @@ def draw_runs(runs: NDArray[np.int64], height: int) -> tuple[NDArray[np.uint8], 
     column, top = np.divmod(starts, height)
     x, w = int(column[0]), int((stops[-1] - 1) // height - column[0]) + 1
     bottom = int((top + stops - starts).max())
-    # A run that reaches the bottom of a column may go on at the top of the next.
+    # A run that reaches the bottom of a column may continue at the top of the next.
     y, h = (0, height) if bottom > height else (int(top.min()), bottom - int(top.min()))
     edges = np.empty(2 * len(starts) + 1, dtype=np.int64)
     edges[:-1:2] = (column - x) * h + top - y

@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from boxel.data.formats import read
 from boxel.evaluation import coco_ap, filter_categories, mask_iou, match_boxes, read_results
-from boxel.evaluation.overlaps import find_overlaps
+from boxel.evaluation.overlaps import encode_boundary, find_overlaps
+from boxel.masks.rle import decode, encode
 
 METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
@@ -187,6 +188,13 @@ def test_boundary_ap_against_its_definition(make_truth, make_result, ellipse):
     assert len(set(expected)) > 5
     scores = coco_ap(truth, results, "boundary")
     np.testing.assert_allclose(list(scores["per_class"].values()), expected)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.999, 1])
+def test_the_boundary_of_masks_as_tall_as_the_image(share):
+    mask = np.random.default_rng(0).random((120, 90)) < share
+    mask[:, :20] = False
+    np.testing.assert_array_equal(decode(encode_boundary(encode(mask))), boundary(mask, 3))
 
 
 def boundary(mask, reach):

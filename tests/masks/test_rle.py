@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from boxel.masks.rle import decode, encode, encode_in_box, parse_runs, to_rle
+from boxel.masks.rle import decode, decode_in_box, encode, encode_in_box, parse_runs, to_rle
 
 masks = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 1))
 margins = st.tuples(*[st.integers(0, 3)] * 4)
@@ -19,6 +19,17 @@ def test_decode_undoes_encode(mask):
     assert rle["size"] == list(mask.shape)
     assert isinstance(rle["counts"], str)
     np.testing.assert_array_equal(decode(rle), mask)
+
+
+@given(masks)
+def test_decode_in_box_is_the_mask_in_its_tight_box(mask):
+    inside, x, y = decode_in_box(encode(mask))
+    rows, columns = np.nonzero(mask)
+    if len(rows):
+        assert (x, y) == (columns.min(), rows.min())
+        np.testing.assert_array_equal(inside, mask[y : rows.max() + 1, x : columns.max() + 1])
+    else:
+        assert inside.size == 0
 
 
 def test_encode_takes_any_dtype_as_non_zero():

@@ -164,7 +164,3 @@ def read_semantic_config(run: str | Path) -> SemanticConfig:
     settings = read_start_settings(run)[1]
     own = {entry.name: settings[entry.name] for entry in fields(SemanticConfig) if entry.name in settings}
     return SemanticConfig(**own | {"weights": "none"})
-
-
-def _no_model(run: str | Path, error: object) -> BoxelError:
-    return BoxelError(f"{run}: no model to start from ({error}); name the folder of a finished run.")

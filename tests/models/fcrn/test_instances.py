@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from boxel.models.fcrn import FCRNInstances, FCRNInstancesConfig
 from boxel.models.fcrn.config import VotingConfig
-from boxel.models.fcrn.instances import OFFSET_SCALE, from_offsets, to_offsets
+from boxel.models.fcrn.instances import OFFSET_SCALE, from_offsets, sample_cells, to_offsets
 from boxel.models.semantic import SemanticConfig
 
 TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
@@ -119,6 +119,14 @@ def test_two_touching_squares_of_a_class_are_two_instances() -> None:
         and inside[1, 2:6, 4:].all()
         and inside[1].sum() == 16
     )
+
+
+def test_true_classes_are_those_at_the_centers_of_cells() -> None:
+    """The third of 20 x 20 pixels' cells is centered on the border, at 20; the class begins at 11 of 20."""
+    classes = torch.zeros(1, 20, 20)
+    classes[0, :, 11:] = 1
+    assert sample_cells(classes, (20, 20), 8).tolist() == [[[0, 1, 1]] * 3]
+    assert sample_cells(classes, (40, 40), 8).tolist() == [[[0, 0, 0, 1, 1]] * 5]  # at 2, 6, 10, 14 and 18
 
 
 def test_mask_edges_are_where_the_classes_meet() -> None:

@@ -1,5 +1,6 @@
 """FCRN's loss: its grid, and the number of pixels that it keeps."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -97,6 +98,24 @@ def test_a_batch_without_labels_has_a_loss_of_zero(min_kept) -> None:
     )
     loss.backward()
     assert loss == 0 and (scores.grad == 0).all()
+
+
+@pytest.mark.parametrize("min_kept", [None, 10])
+@pytest.mark.parametrize(("loss_grid", "logit"), [("cells", 0.0), ("pixels", 6.5)])
+def test_images_that_end_within_a_cell(loss_grid, logit, min_kept) -> None:
+    """Two cells, of logits 0 and 8, are 16 pixels wide, and the image 12; pixel 10 is at 13/16 between their centers.
+
+    The center of the second cell, pixel 12, is padding.
+    """
+    scores = torch.zeros(1, 2, 2, 2)
+    scores[0, 1, :, 1] = 8
+    scores.requires_grad_()
+    labels = torch.full((1, 12, 12), IGNORE_INDEX, dtype=torch.uint8)
+    labels[0, 4, 4 if loss_grid == "cells" else 10] = 1
+    loss = segmentation_loss(scores, labels, FCRNConfig(min_kept=min_kept, loss_grid=loss_grid))
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-logit)), rel=1e-4)
+    assert scores.grad.abs().sum() > 0
 
 
 def test_all_pixels_are_learned_from_before_bootstrap_after(batch) -> None:

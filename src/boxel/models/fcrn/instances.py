@@ -89,10 +89,8 @@ class FCRNInstances(Detector):
             # The cells of the two networks may have different sizes.
             classes = list(interpolate(scores, offsets.shape[-2:], mode="bilinear"))
         else:
-            cells = [[ceil(side / stride) for side in size] for size in sizes]
             classes = [
-                interpolate(scores[None], own, mode="nearest-exact")[0]
-                for scores, own in zip(classes, cells, strict=True)
+                sample_cells(scores, size, stride) for scores, size in zip(classes, sizes, strict=True)
             ]
         return [
             self._vote(own, image_offsets, size)
@@ -139,6 +137,22 @@ class FCRNInstances(Detector):
         return full_image_detections(
             hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride
         )
+
+
+def sample_cells(values: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Return the (C, h, w) values at the centers of the cells of an image with a (height, width) in pixels.
+
+    The values, (C, H, W), cover the image on a grid of any size. A center in the padding gets the nearest value.
+
+    Examples:
+        >>> sample_cells(torch.arange(5).view(1, 1, 5), (2, 20), stride=8)  # at 4, 12 and 20 pixels
+        tensor([[[1, 3, 4]]])
+    """
+    rows, columns = (
+        ((torch.arange(ceil(side / stride)) + 0.5) * (stride * count / side)).long().clamp(max=count - 1)
+        for side, count in zip(size, values.shape[1:], strict=True)
+    )
+    return values[:, rows[:, None], columns]
 
 
 def to_offsets(boxes: Tensor, stride: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from boxel.data.label_maps import IGNORE_INDEX
 from boxel.losses.dice import full_precision
 from boxel.losses.processes import mean_over_processes
+from boxel.models.semantic.inference import cells_to_pixels
 
 
 def align_scores_and_labels(
@@ -18,12 +19,14 @@ def align_scores_and_labels(
 ) -> tuple[Tensor, Tensor]:
     """Return (B, K, h, w) logits of cells and (B, H, W) uint8 labels of pixels on one grid, in float32 and int64.
 
-    `cells` takes the label of the pixel at the center of each cell, `pixels` enlarges the scores.
+    `cells` takes the label of the pixel at the center of each cell, and leaves cells out whose center is padding;
+    `pixels` enlarges the scores.
     """
     scores = full_precision(scores)
-    if loss_grid == "cells":
-        return scores, sample_cell_centers(labels, stride).long()
-    return F.interpolate(scores, labels.shape[-2:], mode="bilinear"), labels.long()
+    if loss_grid == "pixels":
+        return cells_to_pixels(scores, labels.shape[-2:], stride), labels.long()
+    labels = sample_cell_centers(labels, stride).long()
+    return scores[..., : labels.shape[-2], : labels.shape[-1]], labels
 
 
 def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:

@@ -233,6 +233,14 @@ def test_an_image_of_one_color_is_one_segment() -> None:
         assert len(propose(np.zeros((20, 30, 3), np.uint8), source)) == count
 
 
+@pytest.mark.parametrize("source", ["mcg", "selective-search", "gop"])
+@pytest.mark.parametrize("size", [(20, 30), (1, 1)])
+def test_an_image_of_one_superpixel_has_at_most_one_segment_for_its_box(source, size) -> None:
+    candidates = propose(np.zeros((*size, 3), np.uint8), source, boxes=[[0, 0, *size[::-1]]])
+    assert len(candidates) == (source != "gop")
+    assert all(candidates.mask(segment).all() for segment in range(len(candidates)))
+
+
 def test_holes_of_segments_are_filled() -> None:
     image = np.full((60, 80, 3), 60, dtype=np.uint8)
     y, x = np.mgrid[:60, :80]

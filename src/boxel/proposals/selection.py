@@ -37,6 +37,8 @@ def select_fitting(pool: Pool, regions: Regions, boxes: NDArray[np.float64], cou
     The segments whose tight boxes overlap one of the (M, 4) boxes the most are clipped to it, because the object does
     not extend beyond its box.
     """
+    if not len(pool.sizes):
+        return np.zeros((0, len(regions.sizes)), dtype=bool)
     share = -(-count // max(len(boxes), 1))
     limit = min(20 * share, len(pool.sizes))
     chosen, turns = [np.zeros((0, len(regions.sizes)), dtype=bool)], [np.zeros(0, dtype=np.int64)]

@@ -34,6 +34,8 @@ class Regions(NamedTuple):
 
     def between(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Average (H, W) values of pixels along the border of each pair of adjacent superpixels; (E,)."""
+        if not len(self.edges):  # which higra does not take of an image of one pixel
+            return np.zeros(0)
         pixels = hg.get_4_adjacency_graph(self.labels.shape)
         along = hg.weight_graph(pixels, values.ravel(), hg.WeightFunction.mean)
         return hg.rag_accumulate_on_edges(self.graph, hg.Accumulators.mean, edge_weights=along)

@@ -90,11 +90,10 @@ class BoxInst(Detector):
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
+        if not self.training:
+            return paste_masks(self.detect(images), images)
         batch, sizes = pad_batch(images, self.backbone.mean)  # (B, 3, H, W)
-        maps = self.predict_maps(batch)
-        if self.training:
-            return self.compute_losses(maps, batch, sizes, check_targets(targets))
-        return paste_masks(self.postprocess_detections(maps, sizes), images)
+        return self.compute_losses(self.predict_maps(batch), batch, sizes, check_targets(targets))
 
     def predict_maps(self, batch: Tensor) -> Maps:
         """Return all that the network predicts for a batch of images, (B, 3, H, W)."""

@@ -19,11 +19,10 @@ def use_winograd(module: nn.Module) -> None:
     2016; F(6x6, 3x3) of PyTorch's NNPACK) needs a fifth of the products and takes a half to a third of the time. Its
     rounding errors are about 1e-5 of the largest value, those of the direct algorithm 3e-7.
     """
+    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
     plain = ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
     for conv in module.modules():
-        if type(conv) is nn.Conv2d and plain == (
-            *(conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode),
-        ):
+        if type(conv) is nn.Conv2d and tuple(getattr(conv, name) for name in names) == plain:
             conv.__class__ = WinogradConv2d
 
 

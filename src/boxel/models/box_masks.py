@@ -34,9 +34,9 @@ def box_masks(
     rles = []
     for grid, window, corners in zip(logits, windows, box_to_pixels(boxes, height, width), strict=True):
         left, top, right, bottom = corners.tolist()
-        area = (left, top, max(left, right), max(top, bottom))
-        empty = area[0] == area[2] or area[1] == area[3]
-        mask = np.zeros((area[3] - top, area[2] - left), bool) if empty else resample(grid, window, area) > 0
+        mask = np.zeros((0, 0), dtype=bool)
+        if left < right and top < bottom:
+            mask = resample(grid, window, (left, top, right, bottom)) > 0
         rles.append(encode_in_box(mask, left, top, height, width))
     return rles, scores
 

@@ -104,9 +104,8 @@ def open_pool(model: nn.Module, workers: int | None = None) -> Iterator[tuple[Ex
     workers = workers or {"cpu": min(threads, 4), "cuda": 2}.get(device, 1)
     torch.set_num_threads(max(threads // workers, 1))
     try:
-        with ThreadPoolExecutor(
-            workers, initializer=torch.get_num_threads
-        ) as pool:  # which adopts the number
+        # The initializer lets each thread adopt the number.
+        with ThreadPoolExecutor(workers, initializer=torch.get_num_threads) as pool:
             yield pool, workers
     finally:
         torch.set_num_threads(threads)

@@ -205,16 +205,15 @@ def iter_predictions(
     that is skipped since it cannot be read, or since ``boxes`` does not have it; each is also logged as a warning.
     """
     errors = [] if errors is None else errors
-    names = None if boxes is None else ImageNames(boxes)
+    tiled = config is not None and config.tile is not None
     run: Callable[[int], tuple[list[Prediction], list[str]]]
-    run, tiled, shrunk = (
-        partial(_run_batch, model, sources, batch_size, config, boxes, names, detector),
-        False,
-        False,
-    )
-    if config is not None and config.tile is not None:  # one large image at a time, in batches of tiles
-        run, tiled = partial(_run_tiled, model, sources, batch_size, config, detector), True
-    images = range(0, len(sources), 1 if tiled else batch_size)
+    if tiled:  # one large image at a time, in batches of tiles
+        run, images = partial(_run_tiled, model, sources, batch_size, config, detector), range(len(sources))
+    else:
+        names = None if boxes is None else ImageNames(boxes)
+        run = partial(_run_batch, model, sources, batch_size, config, boxes, names, detector)
+        images = range(0, len(sources), batch_size)
+    settled = tiled or boxes is not None  # whether nothing is left to warn of
     with (
         _open_pool(model, 1 if tiled else None) as (pool, workers),
         closing(work_ahead(pool, run, images, 0 if tiled else workers)) as batches,
@@ -223,8 +222,9 @@ def iter_predictions(
             predictions, problems = future.result()
             for problem in problems:
                 _skip(problem, errors)
-            if not tiled and not shrunk and boxes is None:
-                shrunk = any(_warn_of_shrinking(one, detector or model, config) for one in predictions)
+            settled = settled or any(
+                _warn_of_shrinking(one, detector or model, config) for one in predictions
+            )
             yield from predictions
 
 

@@ -39,11 +39,8 @@ def read_mcg(file: Path, size: tuple[int, ...], count: int) -> Candidates:
         if len(labels) != np.size(scores):
             raise ValueError(f"{len(labels)} segments and {np.size(scores)} scores")
         best = np.argsort(-np.ravel(scores), kind="stable")[:count].tolist()
-        sets = (
-            np.stack([np.isin(names, labels[segment]) for segment in best])
-            if best
-            else np.empty((0, len(names)))
-        )
+        sets = np.array([np.isin(names, labels[segment]) for segment in best], dtype=bool)
+        sets = sets.reshape(-1, len(names))  # also without segments
     except (OSError, ValueError, TypeError, AttributeError, zlib.error) as error:
         raise BoxelError(f"{file}: cannot be read as segments of MCG ({error}).") from None
-    return Candidates.from_sets(numbers.reshape(size), sets[sets.any(1)].astype(bool))
+    return Candidates.from_sets(numbers.reshape(size), sets[sets.any(1)])

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias, cast
 
@@ -24,7 +23,6 @@ from boxel.labeling.calibration import collect_cues
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.inference import soft_masks
 from boxel.utils.progress import progress
 
 MIN_MASKS = 5
@@ -191,5 +189,9 @@ def split_instances(data: Annotations, chosen: NDArray[np.int64], seed: int) -> 
 
 def _predict(model: BoxCaseg, data: Annotations) -> _Predicted:
     """Return the cues and the IoU of the model's masks of the instances that have a mask."""
-    teacher = BoxCasegTeacher(partial(soft_masks, model.eval()), "adapted", threshold=model.config.threshold)
-    return collect_cues(data, [teacher], LabelConfig(), min_side=1.0)
+    return collect_cues(data, [make_teacher(model)], LabelConfig(), min_side=1.0)
+
+
+def make_teacher(model: BoxCaseg) -> BoxCasegTeacher:
+    """Make a teacher of a model, which is then in eval mode."""
+    return BoxCasegTeacher(model.eval().soft_masks, "adapted", threshold=model.config.threshold)

@@ -62,9 +62,8 @@ class Task(pl.LightningModule):
         weights = self.model.loss_weights(self.progress())
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         size, found = len(batch[0]), torch.stack([*losses.values(), total]).detach()
-        found = self.trainer.strategy.reduce(
-            found, reduce_op="mean"
-        )  # each process has its share of the loss
+        # Each process has its share of the loss.
+        found = self.trainer.strategy.reduce(found, reduce_op="mean")
         named = zip(losses, found, strict=False)
         self.log_dict({f"loss/{name}": loss for name, loss in named}, batch_size=size)
         self.log_dict({f"weight/{name}": float(weights[name]) for name in losses}, batch_size=size)

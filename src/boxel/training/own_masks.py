@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,8 @@ from boxel.labeling.runner import label_images
 from boxel.labeling.shard import load_image
 from boxel.labeling.store import Store
 from boxel.labeling.teachers.base import SoftMask, Teacher
-from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.inference import soft_masks
-from boxel.training.few_masks import SHARES, blend, count_steps, split_instances, tune
+from boxel.training.few_masks import SHARES, blend, count_steps, make_teacher, split_instances, tune
 
 MIN_BOXES = 20
 """Minimum number of boxes with a mask to learn from."""
@@ -115,7 +112,7 @@ class JitteredTeacher:
 
 def predict_own_masks(model: BoxCaseg, data: Annotations, seed: int) -> Annotations:
     """Return a dataset with the masks of a model, made in several passes; trusted masks are kept."""
-    teacher = _make_teacher(model)
+    teacher = make_teacher(model)
     known = data.keep_masks(np.flatnonzero(data.has_mask))
     passes = [teacher, JitteredTeacher(teacher, seed)]
     with Store() as store:  # nobody asks for their quality
@@ -124,7 +121,7 @@ def predict_own_masks(model: BoxCaseg, data: Annotations, seed: int) -> Annotati
 
 def describe_masks(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute the (M, C) cues of a model's masks of the chosen boxes; a row of NaN without a mask."""
-    teacher, cues = _make_teacher(model), np.full((len(data.ids), len(CUES)), np.nan)
+    teacher, cues = make_teacher(model), np.full((len(data.ids), len(CUES)), np.nan)
     for image in np.unique(data.image_index[chosen]).tolist():
         own = data.instances_in(image)
         own = own[data.has_box[own] & ~data.iscrowd[own]]
@@ -139,7 +136,3 @@ def draw_images(data: Annotations, boxes: int, seed: int) -> Annotations:
     order = np.random.default_rng(seed).permutation(len(data))
     counts = np.bincount(data.image_index[data.has_box], minlength=len(data))[order].cumsum()
     return data.select_images(np.sort(order[: 1 + int(np.searchsorted(counts, boxes))]).tolist())
-
-
-def _make_teacher(model: BoxCaseg) -> Teacher:
-    return BoxCasegTeacher(partial(soft_masks, model.eval()), "adapted", threshold=model.config.threshold)

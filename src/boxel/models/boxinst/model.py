@@ -83,8 +83,11 @@ class BoxInst(Detector):
         params = num_dynamic_params(config.mask_features, config.mask_width)
         self.head = Head(config.neck_channels, num_classes, params, config.head_convs)
         self.mask_branch = MaskBranch(
-            *(config.neck_channels, config.mask_channels, config.mask_features, config.mask_convs),
-            norm=config.mask_norm,
+            config.neck_channels,
+            config.mask_channels,
+            config.mask_features,
+            config.mask_convs,
+            config.mask_norm,
         )
         use_winograd(self)
 
@@ -203,8 +206,14 @@ class BoxInst(Detector):
         sampled = location[sample_locations_per_box(matched_idxs[location], scores, config.max_instances)]
         ignored = inside_any_box(maps.locations.points, own["crowds"]) & (matched_idxs < 0)
         return _MatchedTargets(
-            *(gt_boxes, gt_labels, has_mask, own["weights"]),
-            *(matched_idxs, ignored, sampled, masks[matched_idxs[sampled]]),
+            gt_boxes,
+            gt_labels,
+            has_mask,
+            own["weights"],
+            matched_idxs,
+            ignored,
+            sampled,
+            masks[matched_idxs[sampled]],
         )
 
     def _valid_pixels(self, batch: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> Tensor:

@@ -84,13 +84,12 @@ class RegionProposalNetwork(rpn.RegionProposalNetwork):
         self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Compute torchvision's losses, as means over the anchors that the sampler takes in all processes."""
-        sampler = self.fg_bg_sampler
+        size = self.fg_bg_sampler.batch_size_per_image
+        max_positive = int(size * self.fg_bg_sampler.positive_fraction)
         number = torch.zeros((), device=objectness.device)
         for own in labels:
-            positive = (
-                (own >= 1).sum().clamp(max=int(sampler.batch_size_per_image * sampler.positive_fraction))
-            )
-            number += positive + torch.minimum((own == 0).sum(), sampler.batch_size_per_image - positive)
+            positive = (own >= 1).sum().clamp(max=max_positive)
+            number += positive + torch.minimum((own == 0).sum(), size - positive)
         share = number / mean_over_processes(number)
         losses = super().compute_loss(objectness, deltas, labels, targets)
         return share * losses[0], share * losses[1]

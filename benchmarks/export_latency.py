@@ -23,7 +23,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -44,7 +43,6 @@ from boxel.evaluation.semantic import measure_segmenter
 from boxel.exporting import export
 from boxel.exporting.onnx import make_graph
 from boxel.models.box_masks import box_masks
-from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import inference_config, predict_batch, resize, to_tensor
 from boxel.models.io import find_folder, load
 from boxel.models.onnx import OnnxSegmenter
@@ -240,11 +238,10 @@ def object_iou(model: Any, truth: Annotations) -> float:
 def mean_iou(model: Any, truth: Annotations) -> float:
     """Return the mean IoU of the masks in the true boxes of a dataset."""
     ious: list[float] = []
-    network = SimpleNamespace(soft_masks=partial(soft_masks, model))
     for index in range(len(truth)):
         rows = np.flatnonzero((truth.image_index == index) & truth.has_mask & ~truth.iscrowd)
         if len(rows):
-            found, _ = box_masks(network, read_image(truth.image_path(index)), truth.boxes[rows])
+            found, _ = box_masks(model, read_image(truth.image_path(index)), truth.boxes[rows])
             ious += [
                 float(coco_mask.iou([one], [truth.rle(row)], [0])[0, 0])
                 for one, row in zip(found, rows.tolist(), strict=True)

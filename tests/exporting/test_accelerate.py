@@ -12,7 +12,6 @@ from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.onnx import trace
 from boxel.exporting.same_conv import SameConv
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import predict_batch
 from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 from boxel.models.settings import InferenceConfig
@@ -25,7 +24,7 @@ def test_onnxruntime_where_it_is_installed_and_it_says_the_same(boxcaseg, pixels
     found = accelerate(model)
     assert isinstance(found, OnnxBoxCaseg)
     boxes = np.array([[-5.0, 3.5, 40, 60], [30, 20, 120, 90]])
-    for ours, theirs in zip(soft_masks(found, pixels, boxes), soft_masks(model, pixels, boxes), strict=True):
+    for ours, theirs in zip(found.soft_masks(pixels, boxes), model.soft_masks(pixels, boxes), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.std(theirs))
 
 

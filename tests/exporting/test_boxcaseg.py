@@ -8,7 +8,6 @@ import torch
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.onnx import trace
-from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.onnx import OnnxBoxCaseg
 
 PAPER = {"neck": "concat", "heads": ["weak", "salient", "transferred"], "box_channel": False}
@@ -52,8 +51,8 @@ def test_it_takes_the_place_of_the_network(boxcaseg, pixels, tmp_path: Path):
     model = boxcaseg()
     trace(BoxCasegGraph(model).eval(), tmp_path / "model.onnx")
     boxes = np.array([[-5.0, 3.5, 40, 60], [30, 20, 120, 90]])
-    expected = soft_masks(model, pixels, boxes)
-    found = soft_masks(OnnxBoxCaseg(model, tmp_path / "model.onnx", threads=1), pixels, boxes)
+    expected = model.soft_masks(pixels, boxes)
+    found = OnnxBoxCaseg(model, tmp_path / "model.onnx", threads=1).soft_masks(pixels, boxes)
     for theirs, ours in zip(expected, found, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 

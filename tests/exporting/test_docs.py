@@ -12,7 +12,6 @@ from PIL import Image
 from boxel.exporting import export
 from boxel.masks.rle import decode
 from boxel.models.box_masks import box_masks
-from boxel.models.boxcaseg.inference import soft_masks
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "deploy.md"
 pytestmark = [
@@ -101,7 +100,7 @@ def test_boxcaseg(boxcaseg, pixels, tmp_path, monkeypatch, margin):
     model = boxcaseg(margin=margin, side=side)
     photo, box = np.asarray(Image.open("street.jpg")), np.array([[32.0, 16, 96, 80]])
     with torch.no_grad():  # half of the cells are the object's
-        model.heads["shared"][3].bias -= float(np.median(soft_masks(model, photo, box)[0]))
+        model.heads["shared"][3].bias -= float(np.median(model.soft_masks(photo, box)[0]))
     export(model, "boxcaseg.onnx", ["street.jpg"])
     found = run("boxcaseg")
     assert found["box"].tolist() == box[0].tolist()

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from boxel.layers.norm import exchange_batch_norm, group_count, group_norm
+from boxel.layers.norm import exchange_batch_norm, group_norm
 from boxel.utils.errors import BoxelError
 
 
@@ -11,8 +11,7 @@ from boxel.utils.errors import BoxelError
     ("channels", "groups"),
     [(256, 32), (64, 32), (40, 20), (16, 8), (32, 16), (112, 28), (37, 1), (1, 1), (33, 11)],
 )
-def test_group_count(channels, groups):
-    assert group_count(channels) == groups
+def test_groups_divide_the_channels_and_have_two_or_more(channels, groups):
     assert group_norm(channels).num_groups == groups
 
 

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 def accelerate(model: Any, threads: int = 1) -> Any:
     """Return a model in eval mode as run by onnxruntime with some threads, or itself if that is not possible.
 
-    It is possible if the model is on the CPU and can be exported, and the two agree on an image. The runner replaces
-    the model in :func:`~boxel.models.boxcaseg.inference.soft_masks` and :func:`~boxel.models.inference.predict_batch`.
+    It is possible if the model is on the CPU and can be exported, and the two agree on an image. The runner has the
+    model's `soft_masks`, or replaces the model in :func:`~boxel.models.inference.predict_batch`.
     """
     graph = make_graph(model)
     if graph is None or next(model.parameters()).device.type != "cpu":

@@ -15,7 +15,6 @@ from torchvision.ops import box_iou
 
 from boxel.masks.rle import Rle
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.detector import Detector
 from boxel.models.inference import inference_config, predict_batch, resize, to_tensor
 from boxel.models.instances import Instances
@@ -208,7 +207,7 @@ def check_boxcaseg(
     for image in images:
         boxes = np.outer([1, 0.5], [-1, -1, 1, 1]) / 2 + 0.5  # as shares of the image
         boxes *= np.tile(image.shape[1::-1], 2)
-        logits, others = (soft_masks(network, image, boxes)[0] for network in networks)
+        logits, others = (network.soft_masks(image, boxes)[0] for network in networks)
         differences.append(np.abs(logits - others))
         shared, either = ((logits > 0) & (others > 0)).sum((1, 2)), ((logits > 0) | (others > 0)).sum((1, 2))
         overlaps.append((shared + 1) / (either + 1))  # 1 for two empty masks

@@ -17,7 +17,9 @@ from boxel.utils.errors import BoxelError, nearest
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Create a group norm (Wu and He 2018) of 32 groups, or of the largest divisor below.
+    """Create a group norm (Wu and He 2018) of 32 groups, or of the next lower number that divides the channels.
+
+    A group has two channels or more: one has nothing to normalize over if a feature map is a single pixel.
 
     Args:
         channels: Channels of the feature map.
@@ -26,15 +28,9 @@ def group_norm(channels: int) -> nn.GroupNorm:
         >>> group_norm(48).num_groups
         24
     """
-    return nn.GroupNorm(group_count(channels), channels)
-
-
-def group_count(channels: int) -> int:
-    """Return the largest divisor of ``channels`` that is at most 32 and leaves each group two channels.
-
-    A group of one channel has nothing to normalize over if a feature map is a single pixel.
-    """
-    return max(groups for groups in range(1, min(32, max(channels // 2, 1)) + 1) if channels % groups == 0)
+    most = min(32, max(channels // 2, 1))
+    groups = max(number for number in range(1, most + 1) if channels % number == 0)
+    return nn.GroupNorm(groups, channels)
 
 
 def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:

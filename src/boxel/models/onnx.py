@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from boxel.models.boxcaseg import BoxCaseg
+from boxel.models.boxcaseg.inference import CropSegmenter
 from boxel.models.boxinst.losses import MASK_STRIDE
 from boxel.models.detector import Detections, Detector
 from boxel.models.exported.detector import MaskGrid, split_detections
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
-class OnnxBoxCaseg:
-    """A BoxCaseg whose network is its exported file; for :func:`~boxel.models.boxcaseg.inference.soft_masks`."""
+class OnnxBoxCaseg(CropSegmenter):
+    """A BoxCaseg whose network is its exported file."""
 
     def __init__(
         self, model: BoxCaseg, path: str | Path | InferenceSession, threads: int | None = None
@@ -59,7 +60,7 @@ class OnnxDetector:
 
     def _grid(self) -> MaskGrid | None:
         """Return how the masks lie over the image; None if they cover their boxes."""
-        raise NotImplementedError
+        return None
 
 
 class OnnxBoxInst(OnnxDetector):
@@ -71,9 +72,6 @@ class OnnxBoxInst(OnnxDetector):
 
 class OnnxMaskRCNN(OnnxDetector):
     """The exported file of a Mask R-CNN."""
-
-    def _grid(self) -> MaskGrid | None:
-        return None
 
 
 class OnnxSegmenter:

@@ -116,7 +116,7 @@ class TrainConfig(Config):
         epochs: Passes over the training samples; without effect if `steps` is given too.
         steps: Optimizer steps at `optim.reference_batch` samples per step.
         batch_size: Samples per step and process.
-        accumulate: Batches whose gradients are summed up for one step.
+        accumulate: Batches whose gradients are averaged for one step.
         ema: Decay per step of the exponential moving average of the weights that is validated and kept, less in the
             first steps; 0 for none.
         precision: Lightning's precision, e.g. `32-true`, `bf16-mixed` or `16-mixed`. Mask losses are always in float32.

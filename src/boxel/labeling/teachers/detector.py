@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from boxel.labeling.teachers.segmenter import SegmenterTeacher
 from boxel.masks.boxes import box_iou
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import inference_config, predict_batch
 from boxel.models.instances import Instances
 from boxel.models.io import find_folder, load
@@ -92,8 +90,8 @@ def load_teacher(source: str, categories: Sequence[Category], device: str, threa
     model: Any = load(folder).to(device)
     name = Path(source).as_posix()
     if isinstance(model, BoxCaseg):
-        predict = partial(soft_masks, accelerate(model, threads))
-        return BoxCasegTeacher(predict, name, identify(folder), model.config.threshold)
+        runner = accelerate(model, threads)
+        return BoxCasegTeacher(runner.soft_masks, name, identify(folder), model.config.threshold)
     identity = digest_model(model, [category.name for category in model.categories], model.settings)
     if isinstance(model, Segmenter):
         return SegmenterTeacher(model, name, categories, identity)

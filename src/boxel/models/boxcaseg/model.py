@@ -18,18 +18,18 @@ from boxel.layers.decoder import Concatenate, FineLevel, TopDown, upsample
 from boxel.layers.norm import synchronize_heads
 from boxel.layers.transfer import TransferredHead, segmentation_head
 from boxel.losses.head_mixing import mix_heads
-from boxel.masks.crops import SoftMasks, extract_crops
+from boxel.masks.crops import extract_crops
 from boxel.masks.rle import decode_all
 from boxel.models.box_masks import box_masks, predict_boxes
 from boxel.models.boxcaseg.config import BoxCasegConfig
-from boxel.models.boxcaseg.inference import soft_masks
+from boxel.models.boxcaseg.inference import CropSegmenter
 from boxel.models.boxcaseg.losses import box_losses, mask_loss
 from boxel.models.detector import Target, check_targets
 from boxel.models.inference import evaluation_mode
 from boxel.models.instances import Instances
 
 
-class BoxCaseg(nn.Module):
+class BoxCaseg(CropSegmenter, nn.Module):
     """Class-agnostic segmentation of the object in a box.
 
     The network sees a crop around a box, resized to a square. A weak head learns from boxes, a salient head from masks,
@@ -138,10 +138,6 @@ class BoxCaseg(nn.Module):
         with evaluation_mode(self):
             return predict_boxes(self, image, boxes, settings)
 
-    def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
-        """Predict the logits of the object in (N, 4) boxes, as :func:`~boxel.models.boxcaseg.inference.soft_masks`."""
-        return soft_masks(self, image, boxes)
-
     def head_logits(
         self, crops: Tensor, rows: Tensor, columns: Tensor, neighbors: Tensor | None = None
     ) -> dict[str, Tensor]:
@@ -177,10 +173,7 @@ class BoxCaseg(nn.Module):
         }
 
     def extract_crops(
-        self,
-        image: NDArray[np.uint8],
-        boxes: NDArray[np.float64],
-        others: NDArray[np.float64] | None = None,
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64], others: NDArray[np.float64] | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, NDArray[np.float64]]:
         """Crop an image around boxes.
 

@@ -143,10 +143,6 @@ def sample_cells(values: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     """Return the (C, h, w) values at the centers of the cells of an image with a (height, width) in pixels.
 
     The values, (C, H, W), cover the image on a grid of any size. A center in the padding gets the nearest value.
-
-    Examples:
-        >>> sample_cells(torch.arange(5).view(1, 1, 5), (2, 20), stride=8)  # at 4, 12 and 20 pixels
-        tensor([[[1, 3, 4]]])
     """
     rows, columns = (
         ((torch.arange(ceil(side / stride)) + 0.5) * (stride * count / side)).long().clamp(max=count - 1)

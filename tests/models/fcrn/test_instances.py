@@ -5,6 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boxel.masks.rle import decode_all
+from boxel.models.detector import paste_masks
 from boxel.models.fcrn import FCRNInstances, FCRNInstancesConfig
 from boxel.models.fcrn.config import VotingConfig
 from boxel.models.fcrn.instances import OFFSET_SCALE, from_offsets, sample_cells, to_offsets
@@ -127,6 +129,23 @@ def test_true_classes_are_those_at_the_centers_of_cells() -> None:
     classes[0, :, 11:] = 1
     assert sample_cells(classes, (20, 20), 8).tolist() == [[[0, 1, 1]] * 3]
     assert sample_cells(classes, (40, 40), 8).tolist() == [[[0, 0, 0, 1, 1]] * 5]  # at 2, 6, 10, 14 and 18
+
+
+def test_a_mask_is_all_of_its_group_even_outside_its_box() -> None:
+    """The boxes of the first square are predicted 8 pixels, one cell, too narrow on the left."""
+    model = build().eval()
+    narrow = perfect(model) * OFFSET_SCALE
+    narrow[:, 1::4, :, :4] += 4
+    narrow[:, 3::4, :, :4] -= 8
+    model.network = _Constant(narrow / OFFSET_SCALE)
+    classes = torch.zeros(3, 64, 64)
+    classes[0], classes[0, 16:48, :32], classes[2, 16:48, :32] = 1, 0, 1
+    detections = model.detect([torch.rand(3, 64, 64)], [classes])
+    assert detections[0].boxes.tolist() == [[8, 16, 32, 48]]
+    (found,) = paste_masks(detections, [torch.rand(3, 64, 64)])
+    (mask,) = decode_all(found["masks"], 64, 64)
+    assert mask[20:44, :28].all()
+    assert not mask[:16].any() and not mask[48:].any() and not mask[:, 32:].any()
 
 
 def test_mask_edges_are_where_the_classes_meet() -> None:

@@ -135,7 +135,7 @@ class FCRNInstances(Detector):
         margin = _score_margin(classes)[hypotheses.labels + 1].abs().clamp(min=1e-3)
         logits = torch.where(hypotheses.masks, margin, -margin)
         return full_image_detections(
-            hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride
+            hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride, margin=None
         )
 
 

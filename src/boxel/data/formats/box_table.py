@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Raw, Struct
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category
+from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.builder import Builder
 from boxel.utils.errors import BoxelError, missing_extra, one_line
 from boxel.utils.urls import list_files, open_url
@@ -55,30 +55,37 @@ _KEY = b"boxel.boxes"
 _SUFFIX = ".parquet"
 _ROWS = 50_000  # of a group, and that are read at once
 _CORNERS = ("x0", "y0", "x1", "y1")
-_OWN = (
-    "category",
-    "segmentation",
-    "extras",
-    "image_extras",
-)  # columns that mean this only if boxel wrote them
+_OWN = ("category", "segmentation", "extras", "image_extras")  # they mean this only if boxel wrote them
 _NULL = Raw(b"null")
 _NAMELESS = "object"  # the class of boxes that have none
 
 
-class Header(Struct):
-    """What the metadata of a table state about the whole dataset.
+class Facts(Struct):
+    """What the metadata of any Parquet table state about the whole dataset.
 
     Attributes:
         categories: Id, name, supercategory and other fields of each.
-        ids: How the columns of ids are stored: ``int64``, ``string``, or ``json`` if not all are of one kind.
         images: Folder of the images.
         extras: Fields of the dataset that boxel does not use.
     """
 
     categories: list[tuple[int, str, str, Raw]]
-    ids: dict[str, str] = {}
     images: str = ""
     extras: Raw = _NULL
+
+    def list_categories(self) -> list[Category]:
+        """Return the categories."""
+        return [Category(id, name, kind, from_raw(extras)) for id, name, kind, extras in self.categories]
+
+
+class Header(Facts):
+    """What the metadata of a table of boxes state.
+
+    Attributes:
+        ids: How the columns of ids are stored; see `id_type`.
+    """
+
+    ids: dict[str, str] = {}
 
 
 class _Code(Struct):
@@ -99,15 +106,15 @@ def import_pyarrow() -> Any:
     return pyarrow
 
 
-def make_header(data: Annotations, images: str = "") -> Header:
+def make_header(data: Annotations) -> Header:
     """Return what the metadata of a table of a dataset state."""
-    ids = {"image_id": data.image_ids, "ann_id": data.ids}
-    return Header(
-        [(c.id, c.name, c.supercategory, _to_raw(c.extras)) for c in data.categories],
-        {name: _id_type(values) for name, values in ids.items()},
-        images,
-        _to_raw(data.dataset_extras),
-    )
+    ids = {"image_id": id_type(data.image_ids), "ann_id": id_type(data.ids)}
+    return Header(pack_categories(data), extras=to_raw(data.dataset_extras), ids=ids)
+
+
+def pack_categories(data: Annotations) -> list[tuple[int, str, str, Raw]]:
+    """Return the categories of a dataset as `Facts` hold them."""
+    return [(c.id, c.name, c.supercategory, to_raw(c.extras)) for c in data.categories]
 
 
 class BoxTable:
@@ -164,21 +171,15 @@ class BoxTable:
         for _, batch in self.batches(columns=["label"]) if "label" in self._names else ():
             labels |= {*pyarrow.compute.unique(batch["label"].cast("string")).to_pylist()}
         names = sorted({label or _NAMELESS for label in labels} or {_NAMELESS})
-        is_text = {
-            name: "string"
-            if str(self._files[0].schema_arrow.field(name).type).endswith("string")
-            else "int64"
-            for name in ("image_id", "ann_id")
-            if name in self._names
-        }
-        return Header([(k, name, "", _NULL) for k, name in enumerate(names, 1)], is_text)
+        ids = [name for name in ("image_id", "ann_id") if name in self._names]
+        types = {name: str(self._files[0].schema_arrow.field(name).type) for name in ids}
+        kinds = {name: "string" if type.endswith("string") else "int64" for name, type in types.items()}
+        return Header([(k, name, "", _NULL) for k, name in enumerate(names, 1)], ids=kinds)
 
     @property
     def categories(self) -> list[Category]:
         """The classes."""
-        return [
-            Category(id, name, kind, _from_raw(extras)) for id, name, kind, extras in self.header.categories
-        ]
+        return self.header.list_categories()
 
     def batches(
         self, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None
@@ -210,7 +211,7 @@ class BoxTable:
             BoxelError: A column has another type than it should have.
         """
         return self.read_rows(start, stop).build(
-            Path(root), self.categories, Path(self.path), _from_raw(self.header.extras)
+            Path(root), self.categories, Path(self.path), from_raw(self.header.extras)
         )
 
     def read_rows(self, start: int = 0, stop: int | None = None) -> Builder:
@@ -262,7 +263,7 @@ def _append(
             seen[name] = _add_image(rows, name, columns, row, header)
     image_index = np.array([seen[name] for name in paths], dtype=np.int64)[codes]
     boxes, has_box = _boxes(columns, len(batch))
-    ids = _ids(columns.get("ann_id"), header.ids.get("ann_id", "int64"), len(batch))
+    ids = decode_ids(_texts(columns, "ann_id", len(batch)), header.ids.get("ann_id"))
     # A row without a box and an id of one states that there is an image.
     kept = np.flatnonzero(has_box | np.array([id is not None for id in ids], dtype=bool))
     taken = {name: column.take(kept) for name, column in columns.items()}
@@ -307,22 +308,19 @@ def _usable(batch: pyarrow.RecordBatch) -> dict[str, Any]:
 
 def _add_image(rows: Builder, name: str, columns: dict[str, Any], row: int, header: Header) -> int:
     """Append an image by one of its rows."""
-    value = {
-        key: columns[key][row].as_py()
-        for key in ("image_id", "size", "split", "image_extras")
-        if key in columns
-    }
-    size = value.get("size") or ()
-    height, width = (*size, 0, 0)[:2] if len(size) == 2 else (0, 0)
-    id = value.get("image_id")
-    id = msgspec.json.decode(id) if id is not None and header.ids.get("image_id") == "json" else id
-    extras = value.get("image_extras")
+
+    def value(key: str) -> Any:
+        return columns[key][row].as_py() if key in columns else None
+
+    size, extras = value("size"), value("image_extras")
+    height, width = size if size and len(size) == 2 else (0, 0)
+    (id,) = decode_ids([value("image_id")], header.ids.get("image_id"))
     return rows.add_image(
         name if id is None else id,
         name,
         width or 0,
         height or 0,
-        split=value.get("split"),
+        split=value("split"),
         extras=extras.encode() if extras else None,
     )
 
@@ -343,11 +341,6 @@ def _boxes(columns: dict[str, Any], count: int) -> tuple[NDArray[np.float64], ND
         has_box = np.any([columns[name].is_valid() for name in _CORNERS], axis=0)
     boxes[~np.isfinite(boxes).all(axis=1)] = 0
     return boxes, has_box
-
-
-def _ids(values: Any, kind: str, count: int) -> list[Any]:
-    ids = [None] * count if values is None else values.to_pylist()
-    return [None if id is None else msgspec.json.decode(id) for id in ids] if kind == "json" else ids
 
 
 def _texts(columns: dict[str, Any], name: str, count: int) -> list[Any]:
@@ -449,12 +442,10 @@ def _batch(
 
     codes, others = _split_codes(pick(data.segmentations), sizes)
     values: dict[str, Any] = {
-        "image": [data.paths[image] for image in images.tolist()],
-        "image_id": _encode_ids(
-            [data.image_ids[image] for image in images.tolist()], header.ids.get("image_id")
-        ),
+        "image": [data.paths[image] for image in images],
+        "image_id": encode_ids([data.image_ids[image] for image in images], header.ids.get("image_id")),
         "size": [size if all(size) else None for size in sizes.tolist()],
-        "ann_id": _encode_ids(pick(data.ids), header.ids.get("ann_id")),
+        "ann_id": encode_ids(pick(data.ids), header.ids.get("ann_id")),
         "label": pick(names[data.labels]),
         "category": pick(data.labels),
         "box": pick(data.boxes),
@@ -467,9 +458,9 @@ def _batch(
         "source": pick(data.source),
         "status": pick(status) if len(status) else None,
         "error": pick(errors) if len(errors) else None,
-        "split": [data.splits[image] for image in images.tolist()],
+        "split": [data.splits[image] for image in images],
         "extras": pick(data.extras),
-        "image_extras": [data.image_extras[image] for image in images.tolist()],
+        "image_extras": [data.image_extras[image] for image in images],
     }
     arrays = [
         pyarrow.nulls(len(rows), field.type)
@@ -499,20 +490,31 @@ def _split_codes(
     return codes, others
 
 
-def _id_type(ids: Sequence[Any]) -> str:
+def id_type(ids: Sequence[ImageId]) -> str:
+    """Return how ids are stored: as ``int64`` or ``string``, or as ``json`` if not all are of one kind."""
     is_text = [isinstance(id, str) for id in ids]
     if any(is_text):
         return "string" if all(is_text) else "json"
     return "int64" if all(-(2**63) <= int(id) < 2**63 for id in ids) else "json"
 
 
-def _encode_ids(ids: Sequence[Any], kind: str | None) -> Sequence[Any]:
+def encode_ids(ids: Sequence[Any], kind: str | None) -> Sequence[Any]:
+    """Return ids, some of which may be None, as they are stored; see `id_type`."""
     return [None if id is None else msgspec.json.encode(id).decode() for id in ids] if kind == "json" else ids
 
 
-def _to_raw(extras: bytes | None) -> Raw:
+def decode_ids(ids: list[Any], kind: str | None) -> list[Any]:
+    """Return ids for what `encode_ids` made of them."""
+    if kind != "json":
+        return ids
+    return [None if id is None else msgspec.json.decode(id, type=ImageId) for id in ids]
+
+
+def to_raw(extras: bytes | None) -> Raw:
+    """Return extras as `Facts` hold them."""
     return _NULL if extras is None else Raw(extras)
 
 
-def _from_raw(extras: Raw) -> bytes | None:
+def from_raw(extras: Raw) -> bytes | None:
+    """Return extras as `Annotations` hold them."""
     return None if bytes(extras) == b"null" else bytes(extras)

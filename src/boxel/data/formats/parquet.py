@@ -7,18 +7,28 @@ with one row per box are read too; see `box_table`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from msgspec import Raw, Struct
+from msgspec import field
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.box_table import BoxTable, import_pyarrow, is_box_table
+from boxel.data.annotations import Annotations
+from boxel.data.formats.box_table import (
+    BoxTable,
+    Facts,
+    decode_ids,
+    encode_ids,
+    from_raw,
+    id_type,
+    import_pyarrow,
+    is_box_table,
+    pack_categories,
+    to_raw,
+)
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.coco_writer import describe_outside, name_root
 from boxel.data.formats.names import ImageFinder, guess_root
@@ -37,39 +47,40 @@ _KEY = b"boxel"
 _IMAGES_PER_GROUP = 1024
 _MAX_ROWS = 1_000_000_000
 _OBJECTS = "objects"
-_NULL = Raw(b"null")
 
 
-class _Dataset(Struct):
+class _Dataset(Facts):
     """What the schema states about the whole dataset."""
 
-    categories: list[tuple[int, str, str, Raw]]
-    images: str = ""
-    text_ids: list[str] = []  # columns of ids that are JSON texts, since not all are numbers
-    map_labels: list[int] = []
+    text_ids: list[str] = field(default_factory=list)  # columns of ids that are JSON texts; see `id_type`
+    map_labels: list[int] = field(default_factory=list)
     void: int = 255
-    extras: Raw = _NULL
+
+    def id_kind(self, column: str) -> str:
+        """Return how the ids of a column are stored; see `id_type`."""
+        return "json" if column in self.text_ids else ""
 
 
 def recognize(path: Path) -> bool:
     """Return whether this is a Parquet file, or a folder of some."""
-    files = [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))[:1]
-    return any(file.suffix.lower() == SUFFIX and _begins_like_parquet(file) for file in files)
-
-
-def _begins_like_parquet(file: Path) -> bool:
+    file = next(iter(_files_in(path)), path)
+    if file.suffix.lower() != SUFFIX:
+        return False
     with open(file, "rb") as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
+def _files_in(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
+
+
 def holds_boxes(path: Path) -> bool:
     """Return whether this is a table of boxes, or a folder of some, and not of images."""
-    files = [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))[:1]
     if not recognize(path):
         return False
     pyarrow = import_pyarrow()
     try:
-        return is_box_table(pyarrow.parquet.read_schema(files[0]))
+        return is_box_table(pyarrow.parquet.read_schema(_files_in(path)[0]))
     except (pyarrow.ArrowException, OSError, ValueError):
         return False  # it is damaged, as its reader states
 
@@ -82,7 +93,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         images: Folder of the images; if None, the one that the table names, or one near it.
     """
     pyarrow = import_pyarrow()
-    files = [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
+    files = _files_in(path)
     if not files:
         raise BoxelError(f"{path}: there is no Parquet table; check the path.")
     if holds_boxes(path):
@@ -97,9 +108,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
                 raise BoxelError(f"{file}: the table states {table.metadata.num_rows:,} rows; it is damaged.")
             for batch in table.iter_batches(_IMAGES_PER_GROUP):
                 order.append(_append(rows, batch, dataset))
-        categories = [
-            Category(id, name, kind, _from_raw(extras)) for id, name, kind, extras in dataset.categories
-        ]
+        categories = dataset.list_categories()
         if len(rows.labels) and not 0 <= min(rows.labels) <= max(rows.labels) < len(categories):
             raise ValueError("a label stands for no category")
     except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, msgspec.MsgspecError) as error:
@@ -108,7 +117,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         ) from error
     finder = ImageFinder(images) if images else guess_root(files[0], rows.paths[:3], dataset.images)
     rows.find_images(finder, path, stay=False)  # as of COCO: they may be absolute
-    built = rows.build(finder.folder, categories, path, _from_raw(dataset.extras))
+    built = rows.build(finder.folder, categories, path, from_raw(dataset.extras))
     data = replace(built, map_labels=np.array(dataset.map_labels, dtype=np.int16), void=dataset.void)
     places = np.concatenate([*order, np.zeros(0, dtype=np.int64)])
     return data if (np.diff(places) > 0).all() else data.select_instances(np.argsort(places, kind="stable"))
@@ -121,13 +130,13 @@ def _read_boxes(path: Path, images: Path | None) -> Annotations:
     first = path if path.is_file() else path / "part"
     finder = ImageFinder(images) if images else guess_root(first, rows.paths[:3], stated)
     rows.find_images(finder, path, stay=False)
-    return rows.build(finder.folder, table.categories, path, _from_raw(header.extras))
+    return rows.build(finder.folder, table.categories, path, from_raw(header.extras))
 
 
 def _append(rows: Builder, batch: pyarrow.RecordBatch, dataset: _Dataset) -> NDArray[np.int64]:
     """Append the images of a batch and their objects; return the places of the objects in the dataset."""
     first = len(rows.paths)
-    rows.image_ids += _to_ids(batch["image_id"], "image_id" in dataset.text_ids)
+    rows.image_ids += decode_ids(batch["image_id"].to_pylist(), dataset.id_kind("image_id"))
     rows.paths += batch["file_name"].to_pylist()
     rows.label_maps += batch["label_map"].to_pylist()
     rows.splits += [standard_split(split) if split else None for split in batch["split"].to_pylist()]
@@ -135,7 +144,7 @@ def _append(rows: Builder, batch: pyarrow.RecordBatch, dataset: _Dataset) -> NDA
     objects = batch[_OBJECTS]
     counts = np.diff(objects.offsets.to_numpy())
     objects = objects.flatten()
-    rows.ids += _to_ids(objects.field("id"), "id" in dataset.text_ids)
+    rows.ids += decode_ids(objects.field("id").to_pylist(), dataset.id_kind("id"))
     rows.segmentations += _to_bytes(objects.field("segmentation"))
     rows.extras += _to_bytes(objects.field("extras"))
     rows.source += objects.field("source").to_pylist()
@@ -158,14 +167,6 @@ def _append(rows: Builder, batch: pyarrow.RecordBatch, dataset: _Dataset) -> NDA
     return objects.field("row").to_numpy()
 
 
-def _to_ids(values: pyarrow.Array, are_texts: bool) -> list[ImageId]:
-    return (
-        [msgspec.json.decode(id, type=ImageId) for id in values.to_pylist()]
-        if are_texts
-        else values.to_pylist()
-    )
-
-
 def _to_bytes(values: pyarrow.Array) -> list[bytes | None]:
     return values.cast("binary").to_pylist()
 
@@ -177,39 +178,29 @@ def write(data: Annotations, path: Path) -> list[str]:
     it.
     """
     pyarrow = import_pyarrow()
-    text_ids = [name for name, ids in (("image_id", data.image_ids), ("id", data.ids)) if _are_mixed(ids)]
+    kinds = {"image_id": id_type(data.image_ids), "id": id_type(data.ids)}
     dataset = _Dataset(
-        [(c.id, c.name, c.supercategory, _to_raw(c.extras)) for c in data.categories],
+        pack_categories(data),
         name_root(data, path),
-        text_ids,
+        to_raw(data.dataset_extras),
+        [name for name, kind in kinds.items() if kind == "json"],
         data.map_labels.tolist(),
         data.void,
-        _to_raw(data.dataset_extras),
     )
-    schema = _schema(pyarrow, data, text_ids).with_metadata({_KEY: msgspec.json.encode(dataset)})
+    schema = _schema(pyarrow, kinds).with_metadata({_KEY: msgspec.json.encode(dataset)})
     with (
         atomic_path(path) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for start in range(0, len(data), _IMAGES_PER_GROUP):
             images = np.arange(start, min(start + _IMAGES_PER_GROUP, len(data)))
-            writer.write_batch(_batch(pyarrow, data, images, schema, text_ids))
+            writer.write_batch(_batch(pyarrow, data, images, schema, kinds))
     return describe_outside(data)
 
 
-def _are_mixed(ids: Sequence[ImageId]) -> bool:
-    """Return whether ids are neither all texts nor all numbers of 64 bits."""
-    is_text = [isinstance(id, str) for id in ids]
-    return not all(is_text) and (any(is_text) or not all(-(2**63) <= int(id) < 2**63 for id in ids))
-
-
-def _schema(pyarrow: Any, data: Annotations, text_ids: Sequence[str]) -> Any:
+def _schema(pyarrow: Any, kinds: dict[str, str]) -> Any:
     text, number = pyarrow.string(), pyarrow.float64()
-    is_text = {"image_id": data.image_ids, "id": data.ids}
-    ids = {
-        name: text if name in text_ids or (ids and isinstance(ids[0], str)) else pyarrow.int64()
-        for name, ids in is_text.items()
-    }
+    ids = {name: pyarrow.int64() if kind == "int64" else text for name, kind in kinds.items()}
     fields = {
         "id": ids["id"],
         "row": pyarrow.int64(),
@@ -238,19 +229,16 @@ def _schema(pyarrow: Any, data: Annotations, text_ids: Sequence[str]) -> Any:
 
 
 def _batch(
-    pyarrow: Any, data: Annotations, images: NDArray[np.int64], schema: Any, text_ids: Sequence[str]
+    pyarrow: Any, data: Annotations, images: NDArray[np.int64], schema: Any, kinds: dict[str, str]
 ) -> Any:
     """Return the rows of some images."""
     own = [data.instances_in(image) for image in images]
     rows = np.concatenate(own)
-    names = [category.name for category in data.categories]
+    names, text = [category.name for category in data.categories], pyarrow.string()
     values: dict[str, Any] = {
-        "id": _from_ids([data.ids[i] for i in rows], "id" in text_ids),
+        "id": encode_ids([data.ids[i] for i in rows], kinds["id"]),
         "row": rows,
         "label": data.labels[rows],
-        "category": pyarrow.DictionaryArray.from_arrays(
-            data.labels[rows], pyarrow.array(names, pyarrow.string())
-        ),
         "segmentation": data.segmentations[rows],
         "iscrowd": data.iscrowd[rows],
         "quality": data.quality[rows],
@@ -260,18 +248,18 @@ def _batch(
         "extras": data.extras[rows],
     }
     fields = schema.field(_OBJECTS).type.value_type
-    arrays = []
-    for field in fields:
-        if field.name == "box":
-            arrays.append(pyarrow.FixedSizeListArray.from_arrays(data.boxes[rows].ravel(), 4))
-        elif field.name == "category":
-            arrays.append(values["category"])
-        else:
-            arrays.append(_to_array(pyarrow, values[field.name], field.type))
+    made = {
+        "box": pyarrow.FixedSizeListArray.from_arrays(data.boxes[rows].ravel(), 4),
+        "category": pyarrow.DictionaryArray.from_arrays(data.labels[rows], pyarrow.array(names, text)),
+    }
+    arrays = [
+        made[field.name] if field.name in made else _to_array(pyarrow, values[field.name], field.type)
+        for field in fields
+    ]
     structs = pyarrow.StructArray.from_arrays(arrays, fields=list(fields))
     offsets = pyarrow.array(np.cumsum([0, *map(len, own)]), pyarrow.int32())
     columns: dict[str, Any] = {
-        "image_id": _from_ids([data.image_ids[i] for i in images], "image_id" in text_ids),
+        "image_id": encode_ids([data.image_ids[i] for i in images], kinds["image_id"]),
         "file_name": [data.paths[i] for i in images],
         "width": data.widths[images],
         "height": data.heights[images],
@@ -287,15 +275,3 @@ def _batch(
 def _to_array(pyarrow: Any, values: Any, type: Any) -> Any:
     """Return a column; NaN becomes null."""
     return pyarrow.array(values, type, from_pandas=True)
-
-
-def _from_ids(ids: Sequence[ImageId], as_texts: bool) -> Sequence[Any]:
-    return [msgspec.json.encode(id).decode() for id in ids] if as_texts else ids
-
-
-def _to_raw(extras: bytes | None) -> Raw:
-    return _NULL if extras is None else Raw(extras)
-
-
-def _from_raw(extras: Raw) -> bytes | None:
-    return None if bytes(extras) == b"null" else bytes(extras)

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from boxel.cli import main
 from boxel.data import ConversionWarning, convert, example_scenes, read
 from boxel.data.formats.extras import decode_extras, encode_extras
+from boxel.data.formats.geometry import enclose, rotate_box
 from boxel.data.formats.rotated import (
     CORNERS,
     add_rotated_boxes,
-    enclose,
     find_mask_corners,
     find_rotated,
-    rotate_box,
 )
 from boxel.masks.rle import encode, to_rle
 from boxel.utils.errors import UsageError

@@ -22,6 +22,14 @@ from boxel.utils.errors import BoxelError, one_line
 
 T = TypeVar("T")
 
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+"""What JSON raises that is broken, or that is not what it should be."""
+
+JSON_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))(\s*:)?|[\[\]{}]', re.DOTALL)
+"""A JSON string, which may be cut off, with the colon that makes it a key; or what opens or closes a list or object."""
+
 # A JSON string, or a number that Python writes and JSON forbids.
 _NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|NaN|Infinity', re.DOTALL)
 
@@ -189,10 +197,21 @@ def read_bytes(path: Path) -> bytes:
         raise BoxelError(f"{path}: cannot be read ({reason}); check the path.") from error
 
 
+def read_head(path: Path, size: int = 1 << 16) -> bytes:
+    """Read the first bytes of a text file, all if -1, without a byte order mark; UTF-16 that has one is converted."""
+    with open(path, "rb") as stream:
+        head = stream.read(size)
+    return (
+        head.decode("utf-16", "ignore").encode()
+        if head.startswith(_UTF16)
+        else head.removeprefix(codecs.BOM_UTF8)
+    )
+
+
 def read_utf8(path: Path) -> bytes:
     """Read the content of a text file in UTF-8, without a byte order mark; UTF-16 that has one is converted."""
     content = read_bytes(path)
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if content.startswith(_UTF16):
         try:
             return content.decode("utf-16").encode()
         except UnicodeError as error:
@@ -212,14 +231,21 @@ def decode_loosely(content: bytes, decode: Callable[[bytes], T]) -> T:
         return decode(repaired)
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
+def parse_json(content: bytes, path: Path, decode: Callable[[bytes], T], what: str) -> T:
+    """Decode the content of a JSON file loosely; a `BoxelError` states that it is not ``what``, and why."""
+    try:
+        return decode_loosely(content, decode)
+    except MALFORMED as error:
+        why = explain_json_error(error, content)
+        raise BoxelError(f"{path}: this is not {what} ({why}); check that it is complete.") from error
+
+
+def read_text(path: Path) -> str:
     """Read a text file without its byte order mark; a `BoxelError` states that it has another encoding."""
     content = read_utf8(path)
     try:
-        return content.decode(encoding)
-    except (UnicodeError, LookupError) as error:
-        reason = f"it is not valid {encoding.upper()}"
-        if isinstance(error, UnicodeDecodeError):
-            line = content[: error.start].count(b"\n") + 1
-            reason += f", first in line {line}"
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        reason = f"it is not valid UTF-8, first in line {line}"
         raise BoxelError(f"{path}: the text cannot be decoded ({reason}); save it as UTF-8.") from error

@@ -21,9 +21,8 @@ from msgspec import Raw
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
+from boxel.data.formats.builder import MALFORMED, Builder, explain_json_error, parse_json, read_utf8
 from boxel.data.formats.coco_rows import (
-    MALFORMED,
     STRICT_ANNOTATION,
     STRICT_IMAGE,
     CategoryRow,
@@ -122,12 +121,7 @@ def _read_at_once(content: bytes, path: Path) -> tuple[dict[str, Raw], list[Cate
 
 def _read_parts(content: bytes, path: Path) -> tuple[dict[str, Raw], list[Category], Builder]:
     """Read a file whose rows may be unusual: an invalid one costs only itself."""
-    try:
-        (images, annotations, found), others = decode_loosely(content, _decode_lists)
-    except MALFORMED as error:
-        raise BoxelError(
-            f"{path}: this is not a COCO dataset ({explain_json_error(error, content)}); check that it is complete."
-        ) from error
+    (images, annotations, found), others = parse_json(content, path, _decode_lists, "a COCO dataset")
     rows = Builder()
     index_of = _read_images(images, rows, path)
     categories, label_of = _read_categories(found, annotations, rows, path)

@@ -11,10 +11,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from boxel.data.annotations import ImageId
+from boxel.data.formats.builder import MALFORMED
 from boxel.utils.errors import one_line
-
-MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
-"""What an invalid row raises."""
 
 _MAX_UNKNOWN = 64  # names of unknown fields that are decoded together
 

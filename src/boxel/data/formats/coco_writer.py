@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Raw
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.coco_rows import MALFORMED
+from boxel.data.formats.builder import MALFORMED
 from boxel.data.formats.extras import decode_json
 from boxel.data.formats.layout import file_stems, lost_label_maps
 from boxel.data.formats.names import guess_root, has_images

@@ -18,7 +18,6 @@ from typing import Any
 
 import defusedxml.ElementTree
 import msgspec
-from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
@@ -36,15 +35,22 @@ from boxel.data.formats.cvat_writer import FILE, ID_ATTRIBUTE, KNOWN, element, i
 from boxel.data.formats.cvat_writer import OPTIONS as OPTIONS
 from boxel.data.formats.cvat_writer import write as write
 from boxel.data.formats.extras import encode_extras, get_dict
+from boxel.data.formats.geometry import (
+    ellipse_points,
+    enclose,
+    encode_visible,
+    find_code_box,
+    rotate_box,
+    to_polygons,
+)
 from boxel.data.formats.identity import Held, Ids, merge_read
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay_inside
-from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
+from boxel.data.formats.rotated import CORNERS
 from boxel.data.formats.row_runs import decode_rows
 from boxel.data.formats.xml_files import find_root, open_xml, to_pixels
 from boxel.data.image_names import find_stem
-from boxel.data.images import MAX_PIXELS, image_size
-from boxel.masks.rle import encode_in_box
+from boxel.data.images import MAX_PIXELS
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.frames import is_video, name_frame
 
@@ -109,18 +115,18 @@ def _hold_object(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
 
 def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
     """Return what the XML holds of the extras of an image."""
-    tags = ["".join(element("tag", *parts)) for parts in image_tags(extras)]
-    return {"tags": [_read_tag(ElementTree.fromstring(tag)) for tag in tags]} if tags else {}
+    tags = [ElementTree.fromstring("".join(element("tag", *parts))) for parts in image_tags(extras)]
+    return {"tags": list(map(_read_tag, tags))} if tags else {}
 
 
 class _Reader:
     """Reads one file into rows."""
 
     def __init__(self, file: Path, root: Path, rows: Builder) -> None:
-        self.file, self.root, self.rows = file, root, rows
+        self.file, self.rows = file, rows
         self.finder = ImageFinder(root)
-        self.labels: dict[str, bytes | None] = {}  # in order, with their extras
-        self.index: dict[str, int] = {}
+        self.labels: dict[str, int] = {}
+        self.label_extras: list[bytes | None] = []
         self.frames: list[str] = []
         self.left_out = Counter[str]()
         self.ids: dict[int, str] = {}  # by row, if the shape states it
@@ -128,7 +134,8 @@ class _Reader:
         self.tracks: list[ElementTree.Element] = []
 
     def categories(self) -> list[Category]:
-        return [Category(k, name, extras=extras) for k, (name, extras) in enumerate(self.labels.items(), 1)]
+        pairs = zip(self.labels, self.label_extras, strict=True)
+        return [Category(k, name, extras=extras) for k, (name, extras) in enumerate(pairs, start=1)]
 
     def read(self) -> None:
         try:
@@ -146,12 +153,9 @@ class _Reader:
                 raise BoxelError(
                     f"{self.file}: cannot be read as CVAT's XML ({one_line(error)}); check that it is complete."
                 ) from error
-            last = (
-                f"images after {self.frames[-1]}"
-                if self.frames
-                else f"tracks after {self.tracks[-1].get('id')}"
-            )
-            what = f"cannot be read to its end ({one_line(error)}); the {last} are left out."
+            track = self.tracks[-1].get("id") if self.tracks else ""
+            rest = f"images after {self.frames[-1]}" if self.frames else f"tracks after {track}"
+            what = f"cannot be read to its end ({one_line(error)}); the {rest} are left out."
             self.rows.report("bad-file", self.file, what)
         if self.tracks and self.frames:
             self.left_out["track"] = len(self.tracks)
@@ -205,30 +209,25 @@ class _Reader:
                 self._label(name, _label_extras(label))
 
     def _label(self, name: str, extras: bytes | None = None) -> int:
-        if name not in self.index:
-            self.index[name] = len(self.labels)
-            self.labels[name] = extras
-        return self.index[name]
+        if name not in self.labels:
+            self.labels[name] = len(self.labels)
+            self.label_extras.append(extras)
+        return self.labels[name]
 
     def _read_image(self, element: ElementTree.Element) -> None:
         stated = element.get("name") or ""
         name = stay_inside(stated)
         if not name:
-            position = len(self.frames)
-            self.rows.report(
-                "bad-image", self.file, f"image {position} of the list has no name; it is left out."
-            )
+            what = f"image {len(self.frames)} of the list has no name; it is left out."
+            self.rows.report("bad-image", self.file, what)
             return
         size = to_pixels(element.get("width")), to_pixels(element.get("height"))
-        if not all(size):
-            found = self.finder.find(name)
-            with contextlib.suppress(BoxelError):
-                size = image_size(self.root / (found or name))
+        size = size if all(size) else self.finder.read_size(name)
         tags = [_read_tag(tag) for tag in element.iter("tag")]
         extras = msgspec.json.encode({"tags": tags}) if tags else None
-        index = self.rows.add_image(
-            element.get("id") or "", name, *size, split=_split(element), extras=extras
-        )
+        subset = element.get("subset", "")
+        split = None if subset.lower() == "default" else subset
+        index = self.rows.add_image(element.get("id") or "", name, *size, split=split, extras=extras)
         self.frames.append(stated)
         number = 0
         for shape in element:
@@ -257,7 +256,8 @@ class _Reader:
             except (ValueError, KeyError, OverflowError) as error:
                 if shape.tag != "mask":
                     raise
-                box, segmentation = _mask_box(shape), None
+                left, top, width, height = _mask_sides(shape)
+                box, segmentation = [left, top, left + width, top + height], None
                 what = f"mask {id} cannot be read ({one_line(error)}); its box is kept."
                 self.rows.report("mask-invalid", self.file, what, None, id, repair="mask left out, box kept")
             if not all(map(math.isfinite, box)):
@@ -329,11 +329,6 @@ def _shape_extras(shape: ElementTree.Element) -> dict[str, Any]:
     return extras
 
 
-def _split(image: ElementTree.Element) -> str | None:
-    subset = image.get("subset", "")
-    return None if subset.lower() == "default" else subset
-
-
 _Shape = tuple[list[float], Any]
 
 
@@ -353,31 +348,22 @@ def _polygon(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str
     ]
     if len(points) < 3 or any(len(point) != 2 for point in points):
         raise ValueError("its points are not three or more pairs")
-    return enclose(points), [[v for point in points for v in point]]
+    return to_polygons([points])
 
 
 def _ellipse(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
     x, y, rx, ry = (float(shape.attrib[key]) for key in ("cx", "cy", "rx", "ry"))
-    points = ellipse_points(x, y, rx, ry, float(shape.get("rotation", 0)))
-    return enclose(points), [[v for point in points for v in point]]
+    return to_polygons([ellipse_points(x, y, rx, ry, float(shape.get("rotation", 0)))])
 
 
 def _mask(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
-    left, top, width, height = (int(v) for v in _mask_sides(shape))
+    left, top, width, height = map(int, _mask_sides(shape))
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise ValueError("the size of its image is unknown" if not all(size) else "its image is too large")
     if not 0 < width * height <= MAX_PIXELS:
         raise ValueError("its box has no area, or is too large")
-    rle = encode_in_box(decode_rows(shape.attrib["rle"], height, width), left, top, size[1], size[0])
-    x, y, w, h = coco_mask.toBbox(rle).tolist()
-    if not w:
-        raise ValueError("its mask is empty, or outside the image")
-    return [x, y, x + w, y + h], rle
-
-
-def _mask_box(shape: ElementTree.Element) -> list[float]:
-    left, top, width, height = _mask_sides(shape)
-    return [left, top, left + width, top + height]
+    rle = encode_visible(decode_rows(shape.attrib["rle"], height, width), left, top, size)
+    return find_code_box(rle), rle
 
 
 def _mask_sides(shape: ElementTree.Element) -> list[float]:

@@ -44,21 +44,13 @@ def read_tasks(meta: ElementTree.Element) -> dict[str, VideoTask]:
     """Read the tasks that a file is about, by their ids; a job is a part of a task."""
     tasks = {}
     for task in [*meta.iter("task"), *meta.iter("job")]:
-        size = task.find("original_size")
-        sides = (
-            (0, 0)
-            if size is None
-            else (to_pixels(size.findtext("width")), to_pixels(size.findtext("height")))
-        )
-        step = max(
-            _number((task.findtext("frame_filter") or "").replace(" ", "").removeprefix("step="), 1), 1
-        )
-        first, last = (
-            max(_number(task.findtext("start_frame"), 0), 0),
-            _number(task.findtext("stop_frame"), -1),
-        )
+        width, height = (to_pixels(task.findtext(f"original_size/{side}")) for side in ("width", "height"))
+        stated_step = (task.findtext("frame_filter") or "").replace(" ", "").removeprefix("step=")
+        step = max(_number(stated_step, 1), 1)
+        first = max(_number(task.findtext("start_frame"), 0), 0)
+        frames = range(first, _number(task.findtext("stop_frame"), -1) + 1, step)
         source = stay_inside(task.findtext("source") or "")
-        tasks[task.findtext("id") or ""] = VideoTask(source, sides, range(first, last + 1, step), step)
+        tasks[task.findtext("id") or ""] = VideoTask(source, (width, height), frames, step)
     return tasks
 
 

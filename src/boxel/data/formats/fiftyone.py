@@ -29,17 +29,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
+from boxel.data.formats.builder import MALFORMED, Builder, parse_json, read_head, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
 from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES, hold_image, hold_object
 from boxel.data.formats.fiftyone_writer import write as write
+from boxel.data.formats.geometry import encode_visible, to_polygons
 from boxel.data.formats.identity import Held, Ids, restore
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, folder_beside, stay_inside
-from boxel.data.formats.rotated import enclose
-from boxel.data.images import MAX_PIXELS, image_size
+from boxel.data.images import MAX_PIXELS
 from boxel.data.splits import SPLITS, standard_split
-from boxel.masks.rle import encode_in_box
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import is_file
 
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 LABELS = "labels.json"
 
 _KINDS = ("Detections", "Polylines", "Detection", "Polyline")  # of the labels that are read
-_MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 _HEADER = 4096  # bytes that precede the pixels of an array, at most
 
 
@@ -66,9 +64,7 @@ def recognize(path: Path) -> bool:
     """Return whether this is a folder that FiftyOne has exported, or its file of samples or labels."""
     folder, file = _locate(path)
     if file == LABELS:
-        with open(folder / file, "rb") as stream:
-            head = stream.read(1 << 16)
-        return re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"(classes|labels)"\s*:', head) is not None
+        return re.match(rb'\s*\{\s*"(classes|labels)"\s*:', read_head(folder / file)) is not None
     return bool(file)
 
 
@@ -145,9 +141,7 @@ def from_fiftyone(dataset: fiftyone.Dataset) -> Annotations:
         dataset.export(export_dir=folder, dataset_type=FiftyOneDataset, export_media=False, rel_dir=str(root))
         data = read(Path(folder), root)
     name = dataset.name
-    issues = [
-        replace(issue, file=name, message=issue.message.replace(data.file, name)) for issue in data.issues
-    ]
+    issues = [replace(one, file=name, message=one.message.replace(data.file, name)) for one in data.issues]
     return replace(data, file=name, issues=issues)
 
 
@@ -155,7 +149,7 @@ class _Reader:
     """Reads samples into rows."""
 
     def __init__(self, file: Path, root: Path, rows: Builder) -> None:
-        self.file, self.root, self.rows = file, root, rows
+        self.file, self.rows = file, rows
         self.finder = ImageFinder(root)
         self.labels: dict[str, int] = {}
         self.numbers: list[int] = []  # of each row within its image
@@ -168,7 +162,7 @@ class _Reader:
             try:
                 sample = msgspec.json.decode(raw, type=dict[str, Any])
                 self._read_sample(sample, field)
-            except _MALFORMED as error:
+            except MALFORMED as error:
                 what = f"sample {position} of the list cannot be read ({one_line(error)}); it is left out."
                 self.rows.report("bad-image", self.file, what, position=position)
         return _read_classes(self.file.with_name(METADATA), field)
@@ -177,7 +171,7 @@ class _Reader:
         """Return the name of the field to read; report the others, and samples that are not images."""
         counts, unread, others = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
         for raw in raws:
-            with contextlib.suppress(*_MALFORMED):
+            with contextlib.suppress(*MALFORMED):
                 sample = msgspec.json.decode(raw, type=dict[str, Any])
                 counts.update({key: len(_objects(value)) for key, value in sample.items() if _kind(value)})
                 unread.update((key, kind) for key, value in sample.items() if (kind := _other_kind(value)))
@@ -200,29 +194,24 @@ class _Reader:
     def read_labels(self) -> list[str]:
         """Read ``labels.json``; return the classes that it lists."""
         content = self._decode(_Labels)
+        classes = content.classes or []
         for stem, raw in content.labels.items():
-            image = self._add_image(f"{stay_inside(stem)}", {}, None, None)
+            image = self._add_image(stay_inside(stem), {}, None, None)
             try:
                 objects = msgspec.json.decode(raw, type=list[dict[str, Any]] | None) or []
-            except _MALFORMED as error:
+            except MALFORMED as error:
                 what = f"the objects of {stem} cannot be read ({one_line(error)}); they are left out."
                 self.rows.report("bad-annotation", self.file, what)
                 continue
             for number, item in enumerate(objects, start=1):
-                if isinstance(item.get("label"), int) and 0 <= item["label"] < len(content.classes or []):
-                    item["label"] = (content.classes or [])[item["label"]]
+                if isinstance(item.get("label"), int) and 0 <= item["label"] < len(classes):
+                    item["label"] = classes[item["label"]]
                 self._read_object(item, image, number)
-        return content.classes or []
+        return classes
 
     def _decode(self, type: Any) -> Any:
-        content = read_utf8(self.file)
-        try:
-            return msgspec.json.decode(content, type=type)
-        except _MALFORMED as error:
-            raise BoxelError(
-                f"{self.file}: this is not a file of FiftyOne ({explain_json_error(error, content)}); check that it is "
-                "complete."
-            ) from error
+        decode = msgspec.json.Decoder(type).decode
+        return parse_json(read_utf8(self.file), self.file, decode, "a file of FiftyOne")
 
     def _read_sample(self, sample: dict[str, Any], field: str) -> None:
         if _media_type(sample) != "image":
@@ -233,10 +222,10 @@ class _Reader:
         tags = [tag for tag in get_list(sample, "tags") if isinstance(tag, str)]
         named = [tag for tag in tags if standard_split(tag) in SPLITS]
         split = named[0] if len(named) == 1 else None
-        stated = {
-            key: _plain(v) for key, v in sample.items() if key[0] != "_" and key not in ("filepath", "tags")
+        own = [key for key in sample if key[0] != "_" and key not in ("filepath", "tags")]
+        extras: dict[str, Any] = {
+            "attributes": {key: v for key in own if (v := _plain(sample[key])) is not None}
         }
-        extras: dict[str, Any] = {"attributes": {key: v for key, v in stated.items() if v is not None}}
         extras |= {"tags": [tag for tag in tags if tag != split], "fiftyone": _id(sample)}
         extras = {key: value for key, value in extras.items() if value}
         name = name.removeprefix("data/")
@@ -245,13 +234,10 @@ class _Reader:
             self._read_object(item, image, number)
 
     def _add_image(self, name: str, metadata: dict[str, Any], split: str | None, extras: bytes | None) -> int:
-        width, height = (
-            v if isinstance(v, int) and 0 < v < 2**31 else 0 for v in map(metadata.get, ("width", "height"))
-        )
-        if not width or not height:
-            with contextlib.suppress(BoxelError):
-                width, height = image_size(self.root / (self.finder.find(name) or name))
-        return self.rows.add_image("", name, width, height, split=split, extras=extras)
+        size: Any = metadata.get("width"), metadata.get("height")
+        if not all(isinstance(side, int) and 0 < side < 2**31 for side in size):
+            size = self.finder.read_size(name)
+        return self.rows.add_image("", name, *size, split=split, extras=extras)
 
     def _read_object(self, item: Mapping[str, Any], image: int, number: int) -> None:
         id = f"{PurePosixPath(self.rows.paths[image]).stem}:{number}"
@@ -277,11 +263,9 @@ class _Reader:
                 self.rows.report("bad-mask", self.file, what, None, id, repair="mask left out, box kept")
         fields, extras = _split_attributes(item)
         text = None if segmentation is None else msgspec.json.encode(segmentation)
+        own = self.labels.setdefault(label, len(self.labels))
         self.numbers.append(number)
-        self.rows.add(
-            fields.pop("id", ""), image, self.labels.setdefault(label, len(self.labels)), box, text, **fields,
-            extras=encode_extras(extras),
-        )  # fmt: skip
+        self.rows.add(fields.pop("id", ""), image, own, box, text, **fields, extras=encode_extras(extras))
 
 
 def _kind(value: Any) -> str:
@@ -320,12 +304,9 @@ def _id(item: Mapping[str, Any]) -> dict[str, str]:
 
 def _split_attributes(item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the columns that the attributes of an object stand for, and the other attributes as extras."""
-    stated = {
-        key: v.get("value") if isinstance(v, dict) else v for key, v in get_dict(item, "attributes").items()
-    }
-    stated |= {
-        key: v for key, v in item.items() if key[:1] != "_" and key not in KNOWN and key != "attributes"
-    }
+    old = get_dict(item, "attributes")
+    stated = {key: v.get("value") if isinstance(v, dict) else v for key, v in old.items()}
+    stated |= {key: v for key, v in item.items() if key[:1] != "_" and key not in {*KNOWN, "attributes"}}
     fields: dict[str, Any] = {}
     id = stated.pop("annotation_id", None)
     if isinstance(id, int | str) and not isinstance(id, bool):
@@ -356,12 +337,7 @@ def _polyline(item: Mapping[str, Any], size: tuple[int, int]) -> _Shape:
     if not (item.get("closed") or item.get("filled")):
         raise ValueError("an open line encloses nothing")
     rings = [[[round(x * size[0], 9), round(y * size[1], 9)] for x, y in ring] for ring in item["points"]]
-    rings = [ring for ring in rings if len(ring) >= 3]
-    if not rings:
-        raise ValueError("a polygon of fewer than three points")
-    return enclose([point for ring in rings for point in ring]), [
-        [v for point in ring for v in point] for ring in rings
-    ]
+    return to_polygons([ring for ring in rings if len(ring) >= 3])
 
 
 def _mask(item: Mapping[str, Any], box: list[float], size: tuple[int, int], folder: Path) -> dict[str, Any]:
@@ -380,10 +356,7 @@ def _mask(item: Mapping[str, Any], box: list[float], size: tuple[int, int], fold
         if not 0 < width * height <= size[0] * size[1]:
             raise ValueError("its box is empty, or larger than the image")
         mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) != 0
-    mask = mask[max(-y0, 0) : max(size[1] - y0, 0), max(-x0, 0) : max(size[0] - x0, 0)]
-    if not mask.any():
-        raise ValueError("no pixel of it is in the image")
-    return encode_in_box(mask, max(x0, 0), max(y0, 0), size[1], size[0])
+    return encode_visible(mask, x0, y0, size)
 
 
 def unpack_mask(content: bytes, max_pixels: int) -> NDArray[np.bool_]:
@@ -402,9 +375,8 @@ def unpack_mask(content: bytes, max_pixels: int) -> NDArray[np.bool_]:
         raise ValueError("it is larger than its image, or truncated")
     file = io.BytesIO(expanded)
     version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
+    headers = np.lib.format
+    read_header = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
     shape, is_fortran, dtype = read_header(file)
     if dtype.kind not in "buif" or len(shape) != 2:
         raise ValueError(f"an array of {len(shape)} dimensions and type {dtype}")
@@ -425,7 +397,7 @@ def _read_png(file: Path, max_pixels: int) -> NDArray[np.bool_]:
 
 def _read_classes(file: Path, field: str) -> list[str]:
     """Return the classes that the description of a dataset lists."""
-    with contextlib.suppress(BoxelError, *_MALFORMED):
+    with contextlib.suppress(BoxelError, *MALFORMED):
         described = msgspec.json.decode(read_utf8(file), type=dict[str, Any])
         listed = get_list(get_dict(described, "classes"), field) or get_list(described, "default_classes")
         return [name for name in listed if isinstance(name, str)]

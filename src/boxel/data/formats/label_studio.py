@@ -7,8 +7,6 @@ box becomes the box around it (see `rotated`), an ellipse a polygon. Exports of 
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import logging
 import math
 import re
@@ -20,13 +18,20 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
-import numpy as np
 from msgspec import Raw
 
 from boxel.data.annotations import Annotations, ImageId
 from boxel.data.formats.brush import decode_brush
-from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
+from boxel.data.formats.builder import JSON_TOKEN, Builder, parse_json, read_head, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
+from boxel.data.formats.geometry import (
+    ellipse_points,
+    enclose,
+    encode_visible,
+    find_code_box,
+    rotate_box,
+    to_polygons,
+)
 from boxel.data.formats.identity import Held, Ids, restore
 from boxel.data.formats.label_studio_config import CONFIG_FILE, number_categories, read_config
 from boxel.data.formats.label_studio_writer import FILE, KNOWN, LOCAL, UNNAMED, region_fields
@@ -34,19 +39,13 @@ from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
 from boxel.data.formats.label_studio_writer import write as write
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay_inside
-from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
-from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
-from boxel.masks.rle import encode_in_box
+from boxel.data.formats.rotated import CORNERS
+from boxel.data.images import MAX_PIXELS, SUFFIXES
 from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
 
-_HEAD = 1 << 16
-# A JSON string, which may be cut off, with the colon that makes it a key, or what opens or closes a list or an object.
-_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)(?:"(\s*:)?|\\?\Z)|[\[\]{}]', re.DOTALL)
-_TASK_KEYS = frozenset(
-    [b"annotations", b"predictions", b"completions", b"data", b"annotation_id", b"annotator"]
-)
+_TASK_KEYS = ("annotations", "predictions", "completions", "data", "annotation_id", "annotator")
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # what Label Studio puts before the name of an uploaded file
 _ATTRIBUTES = frozenset(["choices", "textarea", "rating", "number", "taxonomy", "datetime"])
 
@@ -62,18 +61,14 @@ def _find_file(path: Path) -> Path | None:
 
 def _has_tasks(file: Path) -> bool:
     """Return whether the first object of a list has keys of a task."""
-    with open(file, "rb") as stream:
-        head = stream.read(_HEAD)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        head = head.decode("utf-16", "ignore").encode()
     depth = 0
-    for token in _TOKEN.finditer(head):
+    for token in JSON_TOKEN.finditer(read_head(file)):
         text, colon = token.groups()
         if text is None:
             depth += 1 if token[0] in b"[{" else -1
             if depth < 1 or (depth == 1 and token[0] in b"{}"):  # not a list, or its first object has ended
                 return False
-        elif colon and depth == 2 and text in _TASK_KEYS:
+        elif colon and depth == 2 and text.decode(errors="replace")[1:-1] in _TASK_KEYS:
             return True
     return False
 
@@ -100,7 +95,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     ids = Ids(file.parent, rows)
     categories = read_config(file.parent / CONFIG_FILE, rows)
     reader = _Reader(file, root, rows)
-    for position, raw in enumerate(_decode_tasks(file)):
+    tasks = parse_json(read_utf8(file), file, _decode_list, "a list of tasks")
+    for position, raw in enumerate(tasks):
         reader.read_task(position, raw)
     reader.report()
     stems = file_stems(rows.paths)
@@ -114,20 +110,24 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     return restore(ids, data, stems, Held(_hold_region, _hold_image))
 
 
-def _decode_tasks(file: Path) -> list[Raw]:
-    content = read_utf8(file)
-    try:
-        return decode_loosely(content, _decode_list)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BoxelError(
-            f"{file}: this is not a list of tasks ({explain_json_error(error, content)}); check that it is complete."
-        ) from error
-
-
 def _decode_list(content: bytes) -> list[Raw]:
     if content.lstrip()[:1] == b"{":
         return [msgspec.json.decode(content, type=Raw)]
     return msgspec.json.decode(content, type=list[Raw])
+
+
+_SUMMARIES = {
+    "open": ("not-annotated", "tasks with neither an annotation nor a prediction", "they are left out"),
+    "no image": ("not-an-image", "tasks that name no image, but e.g. a video or a text", "they are left out"),
+    "skipped": ("not-annotated", "tasks that their annotators have skipped", "they are left out"),
+    "several": (
+        "several-annotations",
+        "tasks with several annotations",
+        "the latest ground truth, or else the first, is read and the others are left out",
+    ),
+    "labels": ("several-labels", "regions with several labels", "the first is their class"),
+}
+"""By what is counted: the kind of the issue, what it is about, and what becomes of it."""
 
 
 @dataclass
@@ -156,7 +156,7 @@ class _Reader:
     """Reads tasks into rows."""
 
     def __init__(self, file: Path, root: Path, rows: Builder) -> None:
-        self.file, self.rows, self.root = file, rows, root
+        self.file, self.rows = file, rows
         self.finder = ImageFinder(root)
         self.labels: dict[str, int] = {}
         self.counts = Counter[str]()  # of what is reported once
@@ -278,9 +278,7 @@ class _Reader:
             width, height = (_pixels(region.result.get(f"original_{side}")) for side in ("width", "height"))
             if width and height:
                 return width, height
-        with contextlib.suppress(BoxelError):
-            return image_size(self.root / (self.finder.find(name) or name))
-        return 0, 0
+        return self.finder.read_size(name)
 
     def _read_region(self, region: _Region, image: int, size: tuple[int, int], chosen: _Chosen) -> None:
         result = region.result
@@ -291,9 +289,8 @@ class _Reader:
             if not all(size):
                 raise ValueError("the size of its image is unknown")
             if result.get("image_rotation"):
-                raise ValueError(
-                    f"it was drawn in an image that was rotated by {result['image_rotation']} degrees"
-                )
+                degrees = result["image_rotation"]
+                raise ValueError(f"it was drawn in an image that was rotated by {degrees} degrees")
             extras = _region_extras(region)
             box, segmentation = _GEOMETRIES[region.kind](region.value, size, extras)
             if not all(map(math.isfinite, box)):
@@ -327,42 +324,17 @@ class _Reader:
 
     def report(self) -> None:
         """Report once what concerns many tasks."""
-        sentences = {
-            "open": (
-                "not-annotated",
-                "tasks with neither an annotation nor a prediction: {}; they are left out.",
-                "left out",
-            ),
-            "no image": (
-                "not-an-image",
-                "tasks that name no image, but e.g. a video or a text: {}; they are left out.",
-                "left out",
-            ),
-            "skipped": (
-                "not-annotated",
-                "tasks that their annotators have skipped: {}; they are left out.",
-                "left out",
-            ),
-            "several": (
-                "several-annotations",
-                "tasks with several annotations: {}; the latest ground truth, or else the first, is read and the "
-                "others are left out.",
-                "left out",
-            ),
-            "labels": ("several-labels", "regions with several labels: {}; the first is their class.", ""),
-        }
-        for key, (kind, sentence, repair) in sentences.items():
+        for key, (kind, subject, outcome) in _SUMMARIES.items():
             if count := self.counts[key]:
-                self.rows.report(kind, self.file, sentence.format(count), repair=repair, count=count)
+                repair = "left out" if "left out" in outcome else ""
+                self.rows.report(
+                    kind, self.file, f"{subject}: {count}; {outcome}.", repair=repair, count=count
+                )
         for kind, count in self.left_out.items():
             what = f"{count} x {kind}: not a box, a polygon, an ellipse or a brush mask; left out."
             self.rows.report("not-an-object", self.file, what, count=count)
-        if self.counts["predicted"]:
-            logger.info(
-                "%s: %d tasks have no annotation, their predictions are read",
-                self.file,
-                self.counts["predicted"],
-            )
+        if count := self.counts["predicted"]:
+            logger.info("%s: %d tasks have no annotation, their predictions are read", self.file, count)
 
 
 def _read_id(result: Mapping[str, Any]) -> str:
@@ -450,28 +422,20 @@ def read_rectangle(value: Mapping[str, Any], size: tuple[int, int], extras: dict
 
 
 def _polygon(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
-    points = [[_percent(x, size[0]), _percent(y, size[1])] for x, y in value["points"]]
-    if len(points) < 3:
-        raise ValueError("a polygon of fewer than three points")
-    return enclose(points), [[v for point in points for v in point]]
+    return to_polygons([[[_percent(x, size[0]), _percent(y, size[1])] for x, y in value["points"]]])
 
 
 def _ellipse(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
     x, rx = (_percent(value[key], size[0]) for key in ("x", "radiusX"))
     y, ry = (_percent(value[key], size[1]) for key in ("y", "radiusY"))
-    points = ellipse_points(x, y, rx, ry, float(value.get("rotation") or 0))
-    return enclose(points), [[v for point in points for v in point]]
+    return to_polygons([ellipse_points(x, y, rx, ry, float(value.get("rotation") or 0))])
 
 
 def _brush(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError("its image is too large")
-    mask = decode_brush(value["rle"], size[1], size[0])
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        raise ValueError("its mask is empty")
-    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    return [x0, y0, x1, y1], encode_in_box(mask[y0:y1, x0:x1], x0, y0, size[1], size[0])
+    rle = encode_visible(decode_brush(value["rle"], size[1], size[0]), 0, 0, size)
+    return find_code_box(rle), rle
 
 
 _GEOMETRIES = {"rectangle": read_rectangle, "polygon": _polygon, "ellipse": _ellipse, "brush": _brush}

@@ -7,7 +7,6 @@ instance; a rectangle is only a box, and in a group it is the box of the whole.
 from __future__ import annotations
 
 import base64
-import codecs
 import contextlib
 import io
 import math
@@ -25,28 +24,32 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
-from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
-from boxel.data.formats.coco_rows import MALFORMED, to_id
+from boxel.data.formats.builder import (
+    JSON_TOKEN,
+    MALFORMED,
+    Builder,
+    decode_loosely,
+    explain_json_error,
+    read_head,
+    read_utf8,
+)
+from boxel.data.formats.coco_rows import to_id
 from boxel.data.formats.extras import encode_extras
+from boxel.data.formats.geometry import ellipse_points, enclose, encode_visible, find_code_box, to_polygons
 from boxel.data.formats.identity import IDS_FILE, Held, Ids, hold_keys, merge_read
 from boxel.data.formats.labelme_writer import CORNERED, SHAPE_DEFAULTS, SHAPE_FIELDS, VERSION, compute_digest
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import is_hidden, pair_labels
-from boxel.data.formats.rotated import ellipse_points, enclose
 from boxel.data.image_names import to_posix
 from boxel.data.images import MAX_PIXELS
-from boxel.masks.rle import Rle, encode_in_box, to_rle
+from boxel.masks.rle import Rle, to_rle
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import is_file
 
 _HEAD = 1 << 16
 _MAX_TRIES = 16  # files of a level that are looked into
-# A JSON string (with the colon that makes it a key), or what opens or closes a list or an object.
-_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))(\s*:)?|[\[\]{}]', re.DOTALL)
-
-
 _FILE_DEFAULTS = {"flags": {}, "version": VERSION}
 
 
@@ -68,22 +71,18 @@ def _is_json(file: Path) -> bool:
 
 def _has_shapes(file: Path) -> bool | None:
     """Return whether this is a LabelMe file: False if it is another dataset, None if it is none."""
-    text = b""
-    with open(file, "rb") as stream:
-        # The start of a file mostly shows what it is; but a LabelMe image may come first, in base64.
-        for size in (_HEAD, -1):
-            text += stream.read(size)
-            is_wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            for key in _keys(text.decode("utf-16", "ignore").encode() if is_wide else text):
-                if key in (b'"shapes"', b'"images"', b'"annotations"'):
-                    return key == b'"shapes"'
+    # The start of a file mostly shows what it is; but a LabelMe image may come first, in base64.
+    for size in (_HEAD, -1):
+        for key in _keys(read_head(file, size)):
+            if key in (b'"shapes"', b'"images"', b'"annotations"'):
+                return key == b'"shapes"'
     return None
 
 
 def _keys(text: bytes) -> Iterator[bytes]:
     """Yield the keys of the outermost object of a JSON text, quoted, as far as the text goes."""
     depth = 0
-    for token in _TOKEN.finditer(text):
+    for token in JSON_TOKEN.finditer(text):
         string, colon = token.groups()
         if string is None:
             depth += 1 if token[0] in b"[{" else -1
@@ -109,8 +108,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     rows = Builder()
     readable = [(file, content) for file in files if (content := _decode(file, rows)) is not None]
     if not readable:
-        reason = rows.issues[0].message if rows.issues else f"{path}: there are no JSON files."
-        raise BoxelError(reason)
+        raise BoxelError(rows.issues[0].message if rows.issues else f"{path}: there are no JSON files.")
     ids = Ids(folder, rows)
     stems = file_stems([str(file.relative_to(folder)) for file, _ in readable])
     _add_images(rows, readable, folder, images, ids, stems)
@@ -122,17 +120,14 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             try:
                 found.append(_read_instance(index, name, shapes, size))
             except Exception as error:  # Pillow and pycocotools have errors of many kinds
+                stem, why = stems[index], one_line(error)
                 if any(shape.shape_type == "mask" for shape in shapes):
                     found.append(_read_box(index, name, shapes, size))
-                    what = (
-                        f"the mask of annotation {name} cannot be read ({one_line(error)}); its box is kept."
-                    )
-                    rows.report(
-                        "mask-invalid", file, what, stems[index], name, repair="mask left out, box kept"
-                    )
-                    continue
-                what = f"annotation {name} cannot be read ({one_line(error)}); it is left out."
-                rows.report("bad-annotation", file, what, stems[index], name)
+                    what = f"the mask of annotation {name} cannot be read ({why}); its box is kept."
+                    rows.report("mask-invalid", file, what, stem, name, repair="mask left out, box kept")
+                else:
+                    what = f"annotation {name} cannot be read ({why}); it is left out."
+                    rows.report("bad-annotation", file, what, stem, name)
     held = _settle_ids(found, stems, ids)
     names = sorted({instance.label for instance in found})
     for one in found:
@@ -150,12 +145,8 @@ def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
 
 def _find_files(folder: Path) -> list[Path]:
     """Find JSON files, but not in hidden folders."""
-    files = filter(_is_json, folder.rglob("*"))
-    return sorted(
-        file
-        for file in files
-        if not any(part.startswith(".") for part in file.relative_to(folder).parts[:-1])
-    )
+    files = sorted(filter(_is_json, folder.rglob("*")))
+    return [f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts[:-1])]
 
 
 class _File:
@@ -292,9 +283,8 @@ def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[
             fields = msgspec.json.decode(raw, type=dict[str, Raw])
             shape.others = {name: value for name, value in fields.items() if name not in SHAPE_FIELDS}
         except MALFORMED as error:
-            what = (
-                f"shape {position} cannot be used ({explain_json_error(error, bytes(raw))}); it is left out."
-            )
+            why = explain_json_error(error, bytes(raw))
+            what = f"shape {position} cannot be used ({why}); it is left out."
             rows.report("bad-annotation", file, what, stem, position=position)
             continue
         group = ("alone", position) if shape.group_id is None else (shape.group_id, shape.label)
@@ -335,10 +325,8 @@ def _read_instance(image: int, name: str, shapes: list[_Shape], size: tuple[int,
         kind = shapes[0].shape_type
         extras |= lone | ({"shape_type": kind} if kind in CORNERED else {})
     fields["extras"] = encode_extras(extras)
-    held = id is not None
-    return _Instance(
-        image, shapes[0].label, box, segmentation, name if id is None else id, held, edited, fields
-    )
+    own_id, held = (name, False) if id is None else (id, True)
+    return _Instance(image, shapes[0].label, box, segmentation, own_id, held, edited, fields)
 
 
 def _read_box(image: int, name: str, shapes: list[_Shape], size: tuple[int, int]) -> _Instance:
@@ -390,28 +378,24 @@ def _outline(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], 
 
 
 def _find_box(part: list[float] | Rle) -> list[float]:
-    if isinstance(part, list):
-        return enclose(np.reshape(part, (-1, 2)).tolist())
-    x, y, w, h = coco_mask.toBbox(part).tolist()
-    return [x, y, x + w, y + h]
+    return enclose(np.reshape(part, (-1, 2)).tolist()) if isinstance(part, list) else find_code_box(part)
 
 
 def _polygon(shape: _Shape, size: tuple[int, int]) -> list[float]:
-    if len(shape.points) < 3:
-        raise ValueError("a polygon of fewer than three points")
-    return [v for point in shape.points for v in point]
+    _, (polygon,) = to_polygons([shape.points])
+    return polygon
 
 
 def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
     """Convert a circle, given by its center and a point on it, to a polygon."""
     (x, y), edge = shape.points
     radius = math.dist((x, y), edge)
-    return [v for point in ellipse_points(x, y, radius, radius) for v in point]
+    _, (polygon,) = to_polygons([ellipse_points(x, y, radius, radius)])
+    return polygon
 
 
 def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
     """Encode a mask, given as a PNG in base64 that fills the box of the two points."""
-    width, height = size
     if not all(size):
         raise ValueError("the size of its image is unknown")
     x0, y0 = (int(v) for v in enclose(shape.points)[:2])
@@ -419,12 +403,8 @@ def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError("its mask is too large")
         mask = np.array(image.convert("L"))
-    mask = mask[max(-y0, 0) : max(height - y0, 0), max(-x0, 0) : max(width - x0, 0)]
-    if not mask.any():
-        raise ValueError("its mask is empty, or outside the image")
-    return encode_in_box(mask, max(x0, 0), max(y0, 0), height, width)
+    return encode_visible(mask, x0, y0, size)
 
 
-_PARSERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask} | dict.fromkeys(
-    CORNERED, _polygon
-)
+_PARSERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask}
+_PARSERS |= dict.fromkeys(CORNERED, _polygon)

@@ -13,8 +13,8 @@ import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras
+from boxel.data.formats.geometry import enclose
 from boxel.data.formats.layout import Export
-from boxel.data.formats.rotated import enclose
 from boxel.masks.rle import polygon_area
 
 VERSION = "5.0.0"

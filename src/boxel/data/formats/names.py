@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from boxel.data.image_names import choose_path, find_stem, fold_name, split_path, to_posix
-from boxel.data.images import SUFFIXES
+from boxel.data.images import SUFFIXES, image_size
+from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 from boxel.utils.frames import VIDEO_SUFFIXES, name_frame, split_frame, stored_in
 
@@ -126,6 +127,13 @@ class ImageFinder:
         found = [p for p in self._files.by_stem.get(stem, []) if fold_name(p).rpartition("/")[0] == parent]
         found = [path for path in found if _without_suffix(path) == label] or found
         return found[0] if len(found) == 1 else None
+
+    def read_size(self, stated: str) -> tuple[int, int]:
+        """Return the (width, height) of the image that a name stands for; zeros if it cannot be read."""
+        try:
+            return image_size(self.folder / (self.find(stated) or stated))
+        except BoxelError:
+            return 0, 0
 
     @property
     def is_empty(self) -> bool:

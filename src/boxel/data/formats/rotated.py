@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, set_field
+from boxel.data.formats.geometry import enclose, rotate_box
 from boxel.data.tightening import original_box
 from boxel.masks.rle import Rle, Segmentation, decode_in_box
 from boxel.utils.errors import BoxelError
@@ -30,28 +31,6 @@ _SAME = 0.02
 
 _SKEW = 0.5
 """Maximum distance in pixels of a corner from that of a rectangle."""
-
-
-def rotate_box(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[list[float]]:
-    """Rotate an xyxy box clockwise about a point, and return its corners.
-
-    Examples:
-        >>> rotate_box([2, 2, 4, 3], 90, pivot=(2, 2))
-        [[2.0, 2.0], [2.0, 4.0], [1.0, 4.0], [1.0, 2.0]]
-    """
-    x0, y0, x1, y1 = box
-    px, py = pivot
-    sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    return [
-        [round(px + (x - px) * cos - (y - py) * sin, 6), round(py + (x - px) * sin + (y - py) * cos, 6)]
-        for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
-    ]
-
-
-def enclose(points: Sequence[Sequence[float]]) -> list[float]:
-    """Return the xyxy box around points."""
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def find_rotated(
@@ -142,19 +121,3 @@ def add_rotated_boxes(data: Annotations) -> Annotations:
             corners = find_mask_corners(data.segmentation(row), data.rle(row))
             extras[row] = set_field(extras[row], CORNERS, corners)
     return replace(data, extras=extras)
-
-
-_ELLIPSE_VERTICES = 64
-
-
-def ellipse_points(x: float, y: float, rx: float, ry: float, degrees: float = 0) -> list[list[float]]:
-    """Return the vertices of an ellipse about (x, y) with the radii rx and ry, rotated clockwise.
-
-    Examples:
-        >>> ellipse_points(5, 5, 2, 1, degrees=90)[0]
-        [5.0, 7.0]
-    """
-    sin, cos = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    turns = [2 * math.pi * k / _ELLIPSE_VERTICES for k in range(_ELLIPSE_VERTICES)]
-    corners = [(rx * math.cos(turn), ry * math.sin(turn)) for turn in turns]
-    return [[round(x + u * cos - v * sin, 3), round(y + u * sin + v * cos, 3)] for u, v in corners]

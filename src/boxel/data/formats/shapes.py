@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.formats.extras import decode_extras
+from boxel.data.formats.geometry import enclose
 from boxel.data.formats.layout import Export
-from boxel.data.formats.rotated import enclose, find_rotated
+from boxel.data.formats.rotated import find_rotated
 from boxel.masks.rle import decode_in_box, polygon_area
 
 

@@ -13,13 +13,15 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import defusedxml.ElementTree
 
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.rotated import CORNERS, enclose, find_rotated, rotate_box
+from boxel.data.formats.geometry import enclose, rotate_box
+from boxel.data.formats.rotated import CORNERS, find_rotated
 from boxel.data.formats.xml_files import open_xml, to_pixels
 from boxel.utils.errors import one_line
 
@@ -126,7 +128,7 @@ def _read_polygon(polygon: ElementTree.Element) -> list[float]:
     while (x := polygon.findtext(f"x{k}")) is not None and (y := polygon.findtext(f"y{k}")) is not None:
         points.append([float(x), float(y)])
         k += 1
-    ring = [v for point in points for v in point]
+    ring = list(chain.from_iterable(points))
     if not all(map(math.isfinite, ring)):
         raise ValueError("its polygon is not finite")
     return ring

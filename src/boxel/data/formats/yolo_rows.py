@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from boxel.data.checks.mask_shapes import measure_polygons
 from boxel.data.formats.builder import Builder, read_utf8
-from boxel.data.formats.rotated import CORNERS, enclose
+from boxel.data.formats.geometry import enclose
+from boxel.data.formats.rotated import CORNERS
 from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
+from boxel.data.formats.geometry import enclose
 from boxel.data.formats.layout import Export, clean_name, make_distinct
-from boxel.data.formats.rotated import CORNERS, enclose, find_mask_corners, find_rotated
+from boxel.data.formats.rotated import CORNERS, find_mask_corners, find_rotated
 from boxel.data.formats.yolo_files import OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
 from boxel.data.formats.yolo_rows import box_corners

@@ -15,7 +15,7 @@ from boxel.data.formats import read, write_as_given
 from boxel.data.formats.cvat_writer import ID_ATTRIBUTE
 from boxel.data.formats.extras import as_objects, decode_extras, get_dict
 from boxel.data.formats.identity import IDS_FILE
-from boxel.data.formats.layout import image_names, place_images
+from boxel.data.formats.layout import file_stems, name_images, place_images
 from boxel.data.images import describe_missing
 from boxel.labeling.outputs import Origins, record, state_digest
 from boxel.labeling.review import NextMask
@@ -68,7 +68,7 @@ def write_tasks(
         )
     selected = _select(data, [one.instance for one in chosen])
     marks = [describe_mark(data, one) for one in chosen]
-    _, names = image_names(selected.paths)
+    names = name_images(file_stems(selected.paths), selected.paths)
     names = [f"{place:0{len(str(len(names)))}}_{name}" for place, name in enumerate(names, 1)]
     extras = [
         add_mark(text, format, marks[row] if row < len(marks) else "", selected.ids[row])

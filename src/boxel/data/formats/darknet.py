@@ -13,7 +13,7 @@ from pathlib import Path
 from boxel.data.annotations import Annotations
 from boxel.data.formats.builder import Builder, read_text
 from boxel.data.formats.identity import Ids
-from boxel.data.formats.layout import Export, clean_name, file_stems
+from boxel.data.formats.layout import Export, clean_name, file_stems, write_lines
 from boxel.data.formats.names import ImageFinder, is_hidden
 from boxel.data.formats.yolo import build
 from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list
@@ -76,9 +76,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         texts = sorted({file.parent for file in folder.rglob("*.txt") if _has_image(file)})
         pairs = find_pairs([Place(f, f, split_name(f.name)) for f in texts], rows)
     if not pairs:
-        raise BoxelError(
-            f"{path}: there are no images and no lists of images; a Darknet dataset has train.txt."
-        )
+        what = "there are no images and no lists of images; a Darknet dataset has train.txt."
+        raise BoxelError(f"{path}: {what}")
     stated = config.get("names", "")
     names_file = next(filter(is_file, _candidates(folder, stated)), None) if stated else None
     names_file = names_file or _names_in(folder)
@@ -92,9 +91,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 def _read_config(file: Path) -> dict[str, str]:
     """Read lines of ``key = value``."""
-    pairs = [
-        line.partition("=") for line in read_text(file).splitlines() if not line.lstrip().startswith("#")
-    ]
+    lines = [line.strip() for line in read_text(file).splitlines()]
+    pairs = [line.partition("=") for line in lines if not line.startswith("#")]
     return {key.strip(): value.strip() for key, sign, value in pairs if sign}
 
 
@@ -138,18 +136,17 @@ def write(data: Annotations, path: Path) -> list[str]:
     export = Export(data, path, "Darknet", stems=stems)
     listed: dict[str, list[str]] = {}
     for image, (stem, name, split) in enumerate(zip(export.stems, export.names, splits, strict=True)):
-        lines = [f"{format_row(int(data.labels[i]), numbers)}\n" for i, numbers in add_boxes(export, image)]
-        (path / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
-        listed.setdefault(split, []).append(f"{name}\n")
+        rows = [format_row(int(data.labels[i]), numbers) for i, numbers in add_boxes(export, image)]
+        write_lines(path / f"{stem}.txt", rows)
+        listed.setdefault(split, []).append(name)
     config = {"classes": str(len(data.categories))}
     for split, names in listed.items():
         key = {"val": "valid"}.get(split, f"{split}_split" if split in _OTHER_KEYS else split)
-        (path / f"{key}.txt").write_text("".join(names), encoding="utf-8")
+        write_lines(path / f"{key}.txt", names)
         config[key] = f"{key}.txt"
     config |= {"names": "obj.names", "backup": "backup/"}
-    classes = export.name_classes(lambda name: " ".join(name.split()))
-    (path / "obj.names").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-    (path / "obj.data").write_text("".join(f"{k} = {v}\n" for k, v in config.items()), encoding="utf-8")
+    write_lines(path / "obj.names", export.name_classes(lambda name: " ".join(name.split())))
+    write_lines(path / "obj.data", (f"{key} = {value}" for key, value in config.items()))
     export.stems = file_stems(data.paths)  # without the folders of splits
     export.write_ids()
     masks, others = int(data.has_segmentation.sum()), []

@@ -234,10 +234,10 @@ class _Reader:
             self._read_object(item, image, number)
 
     def _add_image(self, name: str, metadata: dict[str, Any], split: str | None, extras: bytes | None) -> int:
-        size: Any = metadata.get("width"), metadata.get("height")
-        if not all(isinstance(side, int) and 0 < side < 2**31 for side in size):
-            size = self.finder.read_size(name)
-        return self.rows.add_image("", name, *size, split=split, extras=extras)
+        width, height = (metadata.get(side, 0) for side in ("width", "height"))
+        if not all(isinstance(side, int) and 0 < side < 2**31 for side in (width, height)):
+            width, height = self.finder.read_size(name)
+        return self.rows.add_image("", name, width, height, split=split, extras=extras)
 
     def _read_object(self, item: Mapping[str, Any], image: int, number: int) -> None:
         id = f"{PurePosixPath(self.rows.paths[image]).stem}:{number}"

@@ -29,18 +29,10 @@ FIELD = "ground_truth"
 """The field of a sample that has its objects."""
 
 KNOWN = frozenset(
-    [
-        "label",
-        "bounding_box",
-        "mask",
-        "mask_path",
-        "points",
-        "closed",
-        "filled",
-        "confidence",
-        "index",
-        "tags",
-    ]
+    {
+        *("label", "bounding_box", "confidence", "index", "tags"),
+        *("mask", "mask_path", "points", "closed", "filled"),
+    }
 )
 """Fields of objects that are not attributes."""
 
@@ -57,11 +49,10 @@ def write(data: Annotations, path: Path) -> list[str]:
     """
     export = Export(data, path, "FiftyOne", "data")
     with open(path / SAMPLES, "wb") as file:
+        file.write(b'{"samples": [\n')
         for image in range(len(data)):
-            file.write(
-                (b",\n" if image else b'{"samples": [\n') + msgspec.json.encode(_sample(export, image))
-            )
-        file.write(b"\n]}\n" if len(data) else b'{"samples": []}\n')
+            file.write((b",\n" if image else b"") + msgspec.json.encode(_sample(export, image)))
+        file.write(b"\n]}\n")
     (path / METADATA).write_bytes(msgspec.json.format(msgspec.json.encode(_metadata(data)), indent=1))
     export.write_ids()
     needs = "FiftyOne needs finite numbers and the sizes of the images"
@@ -87,9 +78,8 @@ def to_fiftyone(data: Annotations, name: str | None = None) -> fiftyone.Dataset:
     try:
         import fiftyone
     except ImportError as error:
-        raise BoxelError(
-            "to_fiftyone() needs fiftyone, which is not installed; pip install fiftyone."
-        ) from error
+        what = "to_fiftyone() needs fiftyone, which is not installed; pip install fiftyone."
+        raise BoxelError(what) from error
     samples = []
     for image in range(len(data)):
         objects = [fiftyone.Detection(**fields) for _, fields, _, _ in _objects(data, image, data.rle)]
@@ -224,20 +214,10 @@ def _metadata(data: Annotations) -> dict[str, Any]:
         _field(FIELD, "EmbeddedDocumentField", embedded_doc_type="fiftyone.core.labels.Detections"),
     ]
     classes = [category.name for category in data.categories]
-    described = {
-        "version": _VERSION,
-        "media_type": "image",
-        "sample_fields": fields,
-        "default_classes": classes,
-    }
-    return described | {"info": {}, "app_config": {}}
+    described = {"version": _VERSION, "media_type": "image", "info": {}, "app_config": {}}
+    return described | {"sample_fields": fields, "default_classes": classes}
 
 
 def _field(name: str, type: str, db_field: str | None = None, **more: Any) -> dict[str, Any]:
-    described = {
-        "name": name,
-        "ftype": f"fiftyone.core.fields.{type}",
-        "db_field": db_field or name,
-        "fields": [],
-    }
-    return described | more
+    described = {"name": name, "ftype": f"fiftyone.core.fields.{type}", "db_field": db_field or name}
+    return described | {"fields": []} | more

@@ -52,10 +52,11 @@ def write(data: Annotations, path: Path, polygons: bool = False, simplify: float
     as_polygons = polygons or simplify is not None
     used: set[str] = {"rectangle"}
     with open(path / FILE, "wb") as file:
+        file.write(b"[\n")
         for image in range(len(data)):
             task = _task(export, image, as_polygons, used)
-            file.write((b",\n" if image else b"[\n") + msgspec.json.encode(task))
-        file.write(b"\n]\n" if len(data) else b"[]\n")
+            file.write((b",\n" if image else b"") + msgspec.json.encode(task))
+        file.write(b"\n]\n")
     (path / CONFIG_FILE).write_text(write_config(data, used), encoding="utf-8")
     export.write_ids()
     needs = "Label Studio needs finite numbers and the sizes of the images"
@@ -70,13 +71,10 @@ def write(data: Annotations, path: Path, polygons: bool = False, simplify: float
 def _task(export: Export, image: int, as_polygons: bool, used: set[str]) -> dict[str, Any]:
     data, name = export.data, export.names[image]
     own = data.instances_in(image)
-    results = [
-        result for i in own.tolist() if (result := _result(export, i, image, as_polygons, used)) is not None
-    ]
+    results = [_result(export, i, image, as_polygons, used) for i in own.tolist()]
     sources = Counter(data.source[i] for i in own.tolist() if data.source[i] is not None)
-    prediction: dict[str, Any] = {
-        "model_version": max(sources, key=sources.__getitem__) if sources else UNNAMED
-    }
+    version = max(sources, key=sources.__getitem__) if sources else UNNAMED
+    prediction: dict[str, Any] = {"model_version": version}
     scores = data.quality[own][np.isfinite(data.quality[own])]
     if len(scores):
         prediction["score"] = round(float(scores.mean()), 6)
@@ -86,7 +84,7 @@ def _task(export: Export, image: int, as_polygons: bool, used: set[str]) -> dict
         fields["split"] = data.splits[image]
     id = data.image_ids[image]
     task = {"id": id} if isinstance(id, int) else {}
-    return task | {"data": fields, "predictions": [prediction | {"result": results}]}
+    return task | {"data": fields, "predictions": [prediction | {"result": list(filter(None, results))}]}
 
 
 def _result(

@@ -44,8 +44,9 @@ def file_stems(paths: Sequence[str]) -> list[str]:
         >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg"])
         ['a_1', 'b_1', '2']
     """
-    parts = [_parts(path) for path in paths]
-    stems = [clean_name(names[-1] if names else "") for names in parts]
+    parts = [split_path(path) for path in paths]
+    parts = [[*p[:-1], frame_stem(p[-1]) or PurePosixPath(p[-1]).stem] if p else [""] for p in parts]
+    stems = [clean_name(names[-1]) for names in parts]
     counts = Counter(stems)
     pairs = zip(stems, parts, strict=True)
     return make_distinct(stem if counts[stem] == 1 else clean_name("_".join(names)) for stem, names in pairs)
@@ -90,26 +91,22 @@ def name_classes(categories: Sequence[Category], clean: Callable[[str], str]) ->
     return [written[category.name] for category in categories], sentences
 
 
-def _parts(path: str) -> list[str]:
-    parts = split_path(path)
-    return [*parts[:-1], frame_stem(parts[-1]) or PurePosixPath(parts[-1]).stem] if parts else []
-
-
 def clean_name(name: str) -> str:
     """Return the name of a folder, or the stem of a file, without what some systems forbid; ``image`` if empty."""
     return re.sub(r'[/\\\x00-\x1f<>:"|?*\ud800-\udfff]', "_", name)[:150].lstrip(".") or "image"
 
 
-def image_suffix(path: str) -> str:
-    """Return the image suffix of a path; ``.jpg`` if it has none that is known."""
-    suffix = PurePosixPath(path).suffix
-    return suffix if suffix.lower() in SUFFIXES else ".jpg"
+def name_images(stems: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """Return the file name of each image, with the suffix that it has; ``.jpg`` if that is not known."""
+    suffixes = [PurePosixPath(path).suffix for path in paths]
+    known = [suffix if suffix.lower() in SUFFIXES else ".jpg" for suffix in suffixes]
+    return [stem + suffix for stem, suffix in zip(stems, known, strict=True)]
 
 
-def image_names(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the stem and the file name of each image in one folder for all; see `file_stems`."""
-    stems = file_stems(paths)
-    return stems, [stem + image_suffix(path) for stem, path in zip(stems, paths, strict=True)]
+def write_lines(file: Path, lines: Iterable[str]) -> None:
+    """Write a text of lines; its folder is created if needed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:
@@ -216,7 +213,7 @@ class Export:
     ) -> None:
         self.data, self.folder, self.format = data, folder, format
         self.stems = file_stems(data.paths) if stems is None else list(stems)
-        self.names = [stem + image_suffix(path) for stem, path in zip(self.stems, data.paths, strict=True)]
+        self.names = name_images(self.stems, data.paths)
         self.tolerance, self.untrusted = tolerance, untrusted
         self.rows: list[list[int]] = [[] for _ in data.paths]
         self.boxes = data.boxes.copy()

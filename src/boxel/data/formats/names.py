@@ -53,6 +53,12 @@ def list_files(folder: Path, *suffixes: str) -> list[Path]:
     )
 
 
+def images_below(folder: Path) -> list[Path]:
+    """List the images in a folder and all below it; hidden files are passed over."""
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    return [file for file in files if not is_hidden(file) and file.is_file()]
+
+
 def find_file(path: Path, name: str, is_right: Callable[[Path], bool]) -> Path | None:
     """Return the file of a format that is one: the path itself, the usual name in it, or one of the same suffix.
 
@@ -223,30 +229,22 @@ def resolve_images(
     problems: dict[int, str] = {}
     for i, path in enumerate(found):
         if path is None and len(several := finder.find_equal(stated[i])) > 1:
-            problems[i] = (
-                f"image {stated[i]} may be {several[0]} or {several[1]}; state its folder and suffix."
-            )
+            one, other, *_ = several
+            problems[i] = f"image {stated[i]} may be {one} or {other}; state its folder and suffix."
         elif path and not exact[i] and len(claims[os.path.normpath(path)]) > 1:
-            problems[i] = (
-                f"image {stated[i]} is missing, and {path}, which may be it, is another's too; rename one."
-            )
+            what = f"and {path}, which may be it, is another's too; rename one."
+            problems[i] = f"image {stated[i]} is missing, {what}"
             found[i] = None
     moved = [i for i, path in enumerate(found) if path not in (None, stated[i], names[i])]
     if stems:  # the suffix of an image that a label file belongs to does not matter
-        moved = [
-            i for i in moved if _without_suffix(str(found[i])).lower() != _without_suffix(names[i]).lower()
-        ]
+        bare = [(_without_suffix(str(found[i])), _without_suffix(names[i])) for i in moved]
+        moved = [i for i, (one, other) in zip(moved, bare, strict=True) if one.lower() != other.lower()]
     if moved:
         first = moved[0]
         logger.info(
             "%d of %d image%s found in %s under another name than stated: %s is %s%s",
-            len(moved),
-            len(names),
-            " is" if len(names) == 1 else "s are",
-            finder.folder,
-            stated[first],
-            found[first],
-            " (the first)" if len(moved) > 1 else "",
+            *(len(moved), len(names), " is" if len(names) == 1 else "s are", finder.folder),
+            *(stated[first], found[first], " (the first)" if len(moved) > 1 else ""),
         )
     return [path or name for path, name in zip(found, names, strict=True)], problems
 

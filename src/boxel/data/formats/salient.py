@@ -18,8 +18,8 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import Export, inside
-from boxel.data.formats.names import is_hidden
-from boxel.data.images import SUFFIXES, image_size, read_image
+from boxel.data.formats.names import images_below
+from boxel.data.images import image_size, read_image
 from boxel.data.issues import Issue
 from boxel.data.label_maps import write_gray
 from boxel.masks.boxes import tight_boxes
@@ -62,9 +62,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             for kind, found in (("masks", several), ("images", pictures.get(stem, []))):
                 if len(found) > 1:
                     names = " and ".join(file.name for file in found[:2])
-                    raise BoxelError(
-                        f"{found[1]}: there are several {kind} of one name, {names}; remove all but one."
-                    )
+                    what = f"there are several {kind} of one name, {names}; remove all but one."
+                    raise BoxelError(f"{found[1]}: {what}")
             image = pictures.get(stem, [root / f"{stem}.jpg"])[0]
             _add(rows, image.relative_to(root).as_posix(), root, several[0], values)
         except BoxelError as error:
@@ -77,9 +76,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 def _group_by_stem(folder: Path) -> dict[str, list[Path]]:
     """Group the images in a folder and below it by their path without suffix."""
     groups: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in SUFFIXES and not is_hidden(file):
-            groups.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    for file in images_below(folder):
+        groups.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
     return groups
 
 
@@ -104,9 +102,8 @@ def _read_mask(file: Path, values: set[int]) -> NDArray[np.bool_]:
     pixels = read_image(file)
     with Image.open(file) as image:
         if "A" in image.mode and np.ptp(np.asarray(image.getchannel("A"))):
-            raise BoxelError(
-                f"{file}: the mask has transparent pixels; save the object white on black without them."
-            )
+            what = "the mask has transparent pixels; save the object white on black without them."
+            raise BoxelError(f"{file}: {what}")
         palette = np.asarray(image) if image.mode == "P" else None
     gray = pixels.max(axis=2)
     if int((gray - pixels.min(axis=2)).max()) > _MAX_SPREAD:
@@ -116,9 +113,8 @@ def _read_mask(file: Path, values: set[int]) -> NDArray[np.bool_]:
     top = int(gray.max())
     if top <= 127 and top:
         if len(np.unique(gray)) > 2:
-            raise BoxelError(
-                f"{file}: the brightest pixel of the mask is {top}; save the object white (255)."
-            )
+            what = f"the brightest pixel of the mask is {top}; save the object white (255)."
+            raise BoxelError(f"{file}: {what}")
         values.add(top)
         return gray > 0
     values.add(_WHITE)

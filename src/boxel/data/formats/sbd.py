@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
+from boxel.data.formats.geometry import find_code_box
 from boxel.data.formats.identity import Ids
-from boxel.data.formats.layout import MAX_MASKS, Export
+from boxel.data.formats.layout import MAX_MASKS, Export, write_lines
 from boxel.data.formats.names import list_files, pair_labels
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import class_order, write_splits
@@ -70,29 +71,22 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         try:
             segmentation, labels = _read_instances(file)
         except Exception as error:  # a damaged file raises many kinds of errors
-            rows.report(
-                "bad-file", file, f"cannot be read as SBD ({one_line(error)}); the image is left out.", stem
-            )
+            what = f"cannot be read as SBD ({one_line(error)}); the image is left out."
+            rows.report("bad-file", file, what, stem)
             continue
         height, width = segmentation.shape
         index = rows.add_image(stem, f"{stem}.jpg", width, height, split=splits.get(stem))
         for k in np.unique(segmentation).tolist():  # some numbers have no pixel
             if k in range(1, len(labels) + 1):
-                mask = segmentation == k
-                code = msgspec.json.encode(encode(mask))
-                (box,) = tight_boxes([mask]).tolist()
-                instances.append((f"{stem}:{int(k)}", index, labels[int(k) - 1] - 1, box, code))
+                rle, label = encode(segmentation == k), labels[int(k) - 1] - 1
+                code = msgspec.json.encode(rle)
+                instances.append((f"{stem}:{int(k)}", index, label, find_code_box(rle), code))
     root, subfolder = (images, "") if images else (folder, "img/")
     paths, problems = pair_labels(root / subfolder, rows.paths, [str(id) for id in rows.image_ids])
     rows.paths = [subfolder + name for name in paths]
     for i, what in problems.items():
-        rows.report(
-            "ambiguous-image",
-            folder / "inst" / f"{rows.image_ids[i]}.mat",
-            what,
-            rows.image_ids[i],
-            repair="",
-        )
+        id = rows.image_ids[i]
+        rows.report("ambiguous-image", folder / "inst" / f"{id}.mat", what, id, repair="")
     highest = max((label for _, _, label, _, _ in instances), default=-1)
     names += [f"class {k}" for k in range(len(names) + 1, highest + 2)]
     for instance in instances:
@@ -128,7 +122,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     if any(data.splits):
         split_of = dict(zip(export.stems, data.splits, strict=True))
         write_splits(path, stems, [split_of[stem] for stem in stems])
-    (path / "all.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+    write_lines(path / "all.txt", stems)
     export.write_ids()
     return export.losses("holds one instance per pixel", needs="SBD holds masks only", held=())
 
@@ -191,11 +185,10 @@ def _find_boundary(values: NDArray[np.uint8], value: int | None) -> Any:
     """Return the sparse map of the pixels of a value that are next to others; an empty one if it is None."""
     from scipy.sparse import csc_matrix
 
-    if value is None:
-        return csc_matrix(values.shape, dtype=bool)
-    mask = (values == value).view(np.uint8)
+    found = np.zeros(values.shape, dtype=bool) if value is None else values == value
+    mask = found.view(np.uint8)
     x, y, w, h = cv2.boundingRect(mask)
-    if not w:  # all of it is below others
+    if not w:  # it is not present, or all of it is below others
         return csc_matrix(values.shape, dtype=bool)
     mask = mask[y : y + h, x : x + w]
     inner = cv2.erode(mask, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)

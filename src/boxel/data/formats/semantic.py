@@ -22,13 +22,20 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import file_stems, image_names, list_fields, name_classes, place_images
-from boxel.data.formats.names import is_hidden, named_folder
+from boxel.data.formats.layout import (
+    file_stems,
+    list_fields,
+    name_classes,
+    name_images,
+    place_images,
+    write_lines,
+)
+from boxel.data.formats.names import images_below, is_hidden, named_folder
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import write_splits
 from boxel.data.formats.yolo_files import swap_folder
-from boxel.data.images import SUFFIXES, ImageError, image_size
+from boxel.data.images import ImageError, image_size
 from boxel.data.issues import Issue
 from boxel.data.label_maps import (
     IGNORE_INDEX,
@@ -205,11 +212,7 @@ def _match(
 ) -> list[tuple[Path, Path]]:
     """Match images with their label maps; what has no counterpart becomes an issue."""
     beside = set(labels)
-    images = [
-        p
-        for p in sorted(image_folder.rglob("*"))
-        if p.suffix.lower() in SUFFIXES and p not in beside and not is_hidden(p)
-    ]
+    images = [file for file in images_below(image_folder) if file not in beside]
     if text is not None:
         listed = _read_listed(text)
         labels, images = ([p for p in files if _bare_stem(p) in listed] for files in (labels, images))
@@ -313,7 +316,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     classes = pixel_classes(data)
     values, losses = _values(classes)
     class_names, numbered = name_classes(classes, _to_line)
-    stems, names = image_names(data.paths)
+    stems = file_stems(data.paths)
+    names = name_images(stems, data.paths)
     (path / "labels").mkdir(parents=True, exist_ok=True)
     known, unreadable, written = has_pixel_labels(data), list[str](), list[int]()
     for image in np.flatnonzero(known).tolist():
@@ -324,17 +328,16 @@ def write(data: Annotations, path: Path) -> list[str]:
             continue
         write_gray(path / "labels" / f"{stems[image]}.png", look_up(labels, values))
         written.append(image)
-    lines = (f"{values[label]} {name}\n" for label, name in enumerate(class_names))
-    (path / "classes.txt").write_text("".join(lines), encoding="utf-8")
+    lines = (f"{values[label]} {name}" for label, name in enumerate(class_names))
+    write_lines(path / "classes.txt", lines)
     if any(data.splits):
         write_splits(path, [stems[image] for image in written], [data.splits[image] for image in written])
     missing = place_images(data.select_images(written), path / "images", [names[image] for image in written])
     if unreadable:
         losses.append(f"{len(unreadable)} images have no label map, the first: {unreadable[0]}")
     if not known.all():
-        losses.append(
-            f"{int((~known).sum())} images have boxes only, from which no label map can be made; they are left out."
-        )
+        what = "images have boxes only, from which no label map can be made; they are left out."
+        losses.append(f"{int((~known).sum())} {what}")
     if len(data.labels):
         painted = int(data.has_mask[np.isin(data.image_index, written)].sum())
         rest = ", the others are left out" if painted < len(data.labels) else ""

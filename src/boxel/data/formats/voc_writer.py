@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import BACKGROUND, Annotations
 from boxel.data.formats.extras import decode_extras
-from boxel.data.formats.layout import MAX_MASKS, Export
+from boxel.data.formats.layout import MAX_MASKS, Export, write_lines
 from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.formats.voc_pngs import VOID, write_png
 from boxel.data.formats.voc_xml import IMAGE_TAGS, add_fields, clean_text, write_object
@@ -36,8 +36,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     ``SegmentationObject``; if masks overlap the smaller one lies on top. Void pixels of a label map, and those that no
     mask covers, go into ``SegmentationClass``.
     """
-    for sub in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
-        (path / sub).mkdir(parents=True, exist_ok=True)
+    (path / "Annotations").mkdir(parents=True, exist_ok=True)
     data = _with_plain_background(data)
     export = Export(data, path, "VOC", "JPEGImages")
     names = export.name_classes(clean_text)
@@ -70,7 +69,7 @@ def write_splits(folder: Path, stems: Sequence[str], splits: Sequence[str | None
         if split in (None, "train", "val"):
             lists["trainval"].append(stem)
     for name, listed in lists.items():
-        (folder / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in listed), encoding="utf-8")
+        write_lines(folder / f"{name}.txt", listed)
 
 
 def _tree(export: Export, image: int, names: Sequence[str], segmented: bool) -> ElementTree.ElementTree:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from boxel.data.formats.builder import Builder, read_utf8
-from boxel.data.formats.names import ImageFinder, is_hidden, named_folder
+from boxel.data.formats.names import ImageFinder, images_below, is_hidden, named_folder
 from boxel.data.image_names import split_path, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import SPLITS, split_name, standard_split
@@ -20,17 +20,10 @@ from boxel.utils.frames import frame_stem
 CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
 
 OTHER_KEYS = {
-    "path",
-    "names",
-    "nc",
-    "task",
-    "kpt_shape",
-    "flip_idx",
-    "download",
-    "roboflow",
-    "channels",
-    "yaml_file",
+    *("path", "names", "nc", "task", "kpt_shape", "flip_idx"),
+    *("download", "roboflow", "channels", "yaml_file"),
 }
+"""Keys of a ``data.yaml`` that name no split."""
 
 
 class Place(NamedTuple):
@@ -178,11 +171,8 @@ def folder_places(folder: Path) -> Iterator[Place]:
             images = labels.parent / "data"
         split = None if labels.parent == folder else split_name(labels.parent.name)
         yield Place(images, labels, split)
-    if (
-        not found
-        and any(folder.glob("*.[tT][xX][tT]"))
-        and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
-    ):
+    has_images = any(file.suffix.lower() in SUFFIXES for file in folder.iterdir())
+    if not found and has_images and any(folder.glob("*.[tT][xX][tT]")):
         yield Place(folder, folder)
 
 
@@ -228,9 +218,8 @@ def _pair_files(place: Place, rows: Builder) -> Iterator[Pair]:
         yield Pair(images, labels if is_file(labels) else None, split)
         return
     image_files: dict[Path, list[Path]] = {}
-    for path in sorted(images.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not is_hidden(path) and path.is_file():
-            image_files.setdefault(path.relative_to(images).with_suffix(""), []).append(path)
+    for path in images_below(images):
+        image_files.setdefault(path.relative_to(images).with_suffix(""), []).append(path)
     texts = {
         p.relative_to(labels).with_suffix(""): p
         for p in sorted(labels.rglob("*.[tT][xX][tT]"))

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
 from boxel.data.formats.geometry import enclose
-from boxel.data.formats.layout import Export, clean_name, make_distinct
+from boxel.data.formats.layout import Export, clean_name, make_distinct, write_lines
 from boxel.data.formats.rotated import CORNERS, find_mask_corners, find_rotated
 from boxel.data.formats.yolo_files import OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
@@ -65,7 +65,7 @@ def write(
         for instance in kept.instances_in(image).tolist():
             for ring in export.rings(instance, image, joined=True):
                 lines += _add_ring(export, image, instance, ring)
-        _write_lines(path, stem, lines)
+        write_lines(path / "labels" / f"{stem}.txt", lines)
     sentences += _finish(export, "segment")
     if crowds := int(kept.iscrowd.sum()):
         sentences.append(f"YOLO has no crowds: {crowds} are written as ordinary instances.")
@@ -118,7 +118,7 @@ def _write_boxes(data: Annotations, path: Path) -> list[str]:
                 points = get_list(extras[instance], "keypoints")
                 numbers += _keypoint_numbers(points, shape, data.image_size(image))
             lines.append(format_row(int(data.labels[instance]), numbers))
-        _write_lines(path, stem, lines)
+        write_lines(path / "labels" / f"{stem}.txt", lines)
     others = _finish(export, "detect" if shape is None else "pose", shape)
     needs = "YOLO boxes need an image of known size and some area inside it"
     held = () if shape is None else ("keypoints", "num_keypoints")
@@ -145,12 +145,11 @@ def write_oriented(data: Annotations, path: Path) -> list[str]:
             else:
                 corners, plain = box_corners(box), plain + 1
             lines += _add_ring(export, image, instance, corners, is_mask=False)
-        _write_lines(path, stem, lines)
+        write_lines(path / "labels" / f"{stem}.txt", lines)
     others = _finish(export, "obb")
     if plain:
-        others.append(
-            f"YOLO-OBB: {plain} of {len(data.labels)} boxes are not turned: no rotation of theirs is known."
-        )
+        total = len(data.labels)
+        others.append(f"YOLO-OBB: {plain} of {total} boxes are not turned: no rotation of theirs is known.")
     masks = int(data.has_segmentation.sum())
     if masks:
         others.append(f"YOLO-OBB holds no masks: {masks} become the smallest turned rectangles around them.")
@@ -166,19 +165,12 @@ def image_stems(data: Annotations) -> list[str]:
         >>> image_stems(example_scenes(2))
         ['000000', '000001']
     """
-    has_splits = any(split is not None for split in data.splits)
-    names = []
+    has_splits, names = any(data.splits), []
     for path, split in zip(data.paths, data.splits, strict=True):
         start = [split or NO_SPLIT] if has_splits else []
         parts = [part for part in nested_name(path, split) if part.lower() not in ("images", "labels")]
         names.append("/".join(map(clean_name, [*start, *(parts or [""])])))
     return make_distinct(names)
-
-
-def _write_lines(path: Path, stem: str, lines: Sequence[str]) -> None:
-    file = path / "labels" / f"{stem}.txt"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _finish(export: Export, task: str, shape: tuple[int, int] | None = None) -> list[str]:
@@ -193,16 +185,12 @@ def _finish(export: Export, task: str, shape: tuple[int, int] | None = None) -> 
     if not splits:
         config["train"] = "images"
     if len(data) and "val" not in splits:
-        logger.info(
-            "data.yaml has no `val`, which trainers ask for, as the dataset has no such split; "
-            "`boxel convert` makes one with `val_share`"
-        )
+        what = "data.yaml has no `val`, which trainers ask for, as the dataset has no such split"
+        logger.info("%s; `boxel convert` makes one with `val_share`", what)
     missing = sum(split is None for split in data.splits)
     if splits and missing:
-        where = export.folder / "images" / NO_SPLIT
-        sentences.append(
-            f"YOLO: {missing} images belong to no split and lie in {where}, which nothing trains on."
-        )
+        where = f"{export.folder / 'images' / NO_SPLIT}, which nothing trains on"
+        sentences.append(f"YOLO: {missing} images belong to no split and lie in {where}.")
     if shape is not None:
         extras = get_dict(decode_extras(data.dataset_extras), "yolo")
         config["kpt_shape"] = list(shape)

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OBJECTS = ("id", "bbox", "category", "area", "iscrowd", "segmentation", "quality", "source", "trusted")
-"""Columns of objects in datasets of Hugging Face."""
-
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
 
 
@@ -89,9 +86,8 @@ def from_supervision(dataset: DetectionDataset) -> Annotations:
         >>> again.rle(0) == scenes.rle(0), again.boxes.tolist() == scenes.boxes.tolist()
         (True, True)
     """
-    root = Path(
-        os.path.commonpath([str(Path(path).resolve().parent) for path in dataset.image_paths] or ["."])
-    )
+    folders = [str(Path(path).resolve().parent) for path in dataset.image_paths]
+    root = Path(os.path.commonpath(folders or ["."]))
     rows = Builder()
     for path in dataset.image_paths:
         file = Path(path).resolve()
@@ -103,9 +99,7 @@ def from_supervision(dataset: DetectionDataset) -> Annotations:
             label = 0 if found.class_id is None else int(found.class_id[place])
             quality = float(found.data["quality"][place]) if "quality" in found.data else None
             rows.add(len(rows.ids) + 1, image, label, box, code, quality=quality)
-    categories = [
-        Category(number, name) for number, name in enumerate(dataset.classes or ["object"], start=1)
-    ]
+    categories = [Category(k, name) for k, name in enumerate(dataset.classes or ["object"], start=1)]
     return rows.build(root, categories, root)
 
 
@@ -167,9 +161,8 @@ def from_huggingface(dataset: Dataset, images: str | Path) -> Annotations:
     """
     missing = {"image", "objects"} - set(dataset.column_names)
     if missing:
-        raise BoxelError(
-            f"the dataset has no column {', '.join(sorted(missing))}; rename its columns to image and objects."
-        )
+        names = ", ".join(sorted(missing))
+        raise BoxelError(f"the dataset has no column {names}; rename its columns to image and objects.")
     folder = Path(images)
     features = _features_of_objects(dataset)
     classes = getattr(features.get("category"), "names", None)
@@ -200,9 +193,8 @@ def from_huggingface(dataset: Dataset, images: str | Path) -> Annotations:
                 area=one.get("area"),
             )
     if bad:
-        logger.warning(
-            "%s left out, without a readable image: %s", count_noun(len(bad), "row"), name_some(bad)
-        )
+        count = count_noun(len(bad), "row")
+        logger.warning("%s left out, without a readable image: %s", count, name_some(bad))
     classes = classes or [str(label) for label in range(most + 1)]
     return rows.build(folder, [Category(k, name) for k, name in enumerate(classes, start=1)], folder)
 
@@ -210,30 +202,25 @@ def from_huggingface(dataset: Dataset, images: str | Path) -> Annotations:
 def _to_rows(data: Annotations) -> Iterator[dict[str, Any]]:
     for image in range(len(data)):
         width, height = data.image_size(image)
-        rows = data.instances_in(image).tolist()
-        objects = [
-            {
-                "id": str(data.ids[row]),
-                "bbox": [
-                    *data.boxes[row, :2].tolist(),
-                    *(data.boxes[row, 2:] - data.boxes[row, :2]).tolist(),
-                ],
-                "category": int(data.labels[row]),
-                "area": data.area(row),
-                "iscrowd": bool(data.iscrowd[row]),
-                "segmentation": None if data.segmentations[row] is None else data.segmentations[row].decode(),
-                "quality": None if math.isnan(data.quality[row]) else float(data.quality[row]),
-                "source": data.source[row],
-                "trusted": bool(data.trusted[row]),
-            }
-            for row in rows
-        ]
+        rows = data.instances_in(image)
+        corners, sides = data.boxes[rows, :2], data.boxes[rows, 2:] - data.boxes[rows, :2]
+        objects = {
+            "id": [str(data.ids[row]) for row in rows],
+            "bbox": np.concatenate([corners, sides], axis=1).tolist(),
+            "category": data.labels[rows].tolist(),
+            "area": [data.area(row) for row in rows.tolist()],
+            "iscrowd": data.iscrowd[rows].tolist(),
+            "segmentation": [text and text.decode() for text in data.segmentations[rows]],
+            "quality": [None if math.isnan(quality) else quality for quality in data.quality[rows].tolist()],
+            "source": data.source[rows].tolist(),
+            "trusted": data.trusted[rows].tolist(),
+        }
         yield {
             "image": str(data.image_path(image)),
             "image_id": str(data.image_ids[image]),
             "width": width,
             "height": height,
-            "objects": {name: [one[name] for one in objects] for name in _OBJECTS},
+            "objects": objects,
         }
 
 

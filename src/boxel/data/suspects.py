@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.extras import decode_extras, set_field
+from boxel.data.formats.extras import decode_extras, find_field, set_field
 from boxel.utils.printable import name_ids
 
 FIELD = "suspect"
@@ -35,11 +35,10 @@ def find_suspects(data: Annotations) -> dict[str, list[int]]:
         {'empty': [1]}
     """
     found: dict[str, list[int]] = {suspect: [] for suspect in SUSPECTS}
-    for row, extras in enumerate(data.extras):
-        if extras is not None and FIELD.encode() in extras:
-            suspect = decode_extras(extras).get(FIELD)
-            if isinstance(suspect, str) and suspect in found:
-                found[suspect].append(row)
+    for row in find_field(data.extras, FIELD):
+        suspect = decode_extras(data.extras[row]).get(FIELD)
+        if isinstance(suspect, str) and suspect in found:
+            found[suspect].append(row)
     return {suspect: rows for suspect, rows in found.items() if rows}
 
 

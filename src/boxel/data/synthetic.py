@@ -153,10 +153,7 @@ def make_scene(
             break
     image += rng.standard_normal(image.shape, dtype=np.float32) * 3
     masks = [owner == k for k in range(len(labels))]
-    instances = [
-        SceneObject(label, box, mask)
-        for label, box, mask in zip(labels, tight_boxes(masks), masks, strict=True)
-    ]
+    instances = list(map(SceneObject, labels, tight_boxes(masks), masks))
     return np.clip(image, 0, 255).astype(np.uint8), instances
 
 
@@ -235,10 +232,10 @@ def _pose(
     return (rows, columns), x.astype(np.float32), y.astype(np.float32), radius
 
 
-def _palette(rng: np.random.Generator, count: int = 4) -> Field:
-    """Draw (count, 3) RGB colors in 0..255, of hues spread evenly from a random one."""
-    hue = (rng.uniform(0, 360) + np.arange(count) * 360 / count + rng.uniform(-20, 20, count)) % 360
-    hsv = np.stack([hue, rng.uniform(0.25, 0.55, count), rng.uniform(0.5, 0.8, count)], axis=1)
+def _palette(rng: np.random.Generator) -> Field:
+    """Draw (4, 3) RGB colors in 0..255, of hues spread evenly from a random one."""
+    hue = (rng.uniform(0, 360) + np.arange(4) * 90.0 + rng.uniform(-20, 20, 4)) % 360
+    hsv = np.stack([hue, rng.uniform(0.25, 0.55, 4), rng.uniform(0.5, 0.8, 4)], axis=1)
     return cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2RGB)[0] * 255
 
 

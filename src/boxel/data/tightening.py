@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.extras import decode_extras, set_field
+from boxel.data.formats.extras import decode_extras, find_field, set_field
 from boxel.masks.boxes import paired_box_iou, xywh_to_xyxy
 from boxel.masks.rle import Rle
 from boxel.utils.errors import BoxelError
@@ -96,7 +96,7 @@ def choose_loose(quality: ArrayLike, agreement: ArrayLike) -> NDArray[np.bool_]:
 def original_box(data: Annotations, row: int) -> NDArray[np.float64]:
     """Return the (4,) box that an instance was given: the one before it was tightened, unless it was edited since."""
     extras = data.extras[row]
-    if extras is None or FIELD.encode() not in extras:
+    if not find_field([extras], FIELD):
         return data.boxes[row]
     box = _parse_box(decode_extras(extras).get(FIELD))
     try:
@@ -117,7 +117,7 @@ def restore_boxes(data: Annotations) -> Annotations:
         >>> restore_boxes(tighten_boxes(scenes, [0])).boxes[0].tolist()
         [0.0, 0.0, 96.0, 64.0]
     """
-    marked = _find_marked(data)
+    marked = find_field(data.extras, FIELD)
     boxes, extras = data.boxes.copy(), data.extras.copy()
     for row in marked:
         boxes[row], extras[row] = original_box(data, row), set_field(extras[row], FIELD, None)
@@ -126,10 +126,9 @@ def restore_boxes(data: Annotations) -> Annotations:
 
 def find_tightened(data: Annotations) -> NDArray[np.int64]:
     """Return the instances whose boxes have been tightened."""
-    marked = _find_marked(data)
-    return np.array(
-        [row for row in marked if (original_box(data, row) != data.boxes[row]).any()], dtype=np.int64
-    )
+    marked = find_field(data.extras, FIELD)
+    rows = [row for row in marked if (original_box(data, row) != data.boxes[row]).any()]
+    return np.array(rows, dtype=np.int64)
 
 
 def describe_tightened(data: Annotations) -> str:
@@ -141,10 +140,6 @@ def describe_tightened(data: Annotations) -> str:
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (data.boxes[rows], before)]
     verb = "boxes were" if len(rows) > 1 else "box was"
     return f"{len(rows):,} {verb} tightened, by {np.mean(1 - areas[0] / areas[1]):.0%} of the area on average"
-
-
-def _find_marked(data: Annotations) -> list[int]:
-    return [row for row, extras in enumerate(data.extras) if extras is not None and FIELD.encode() in extras]
 
 
 def _tight_box(rle: Rle | None) -> NDArray[np.float64] | None:

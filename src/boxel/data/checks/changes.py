@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,13 +19,34 @@ from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
 
-_INSTANCE = {"id": "ids", "image": "image_index", "label": "labels", "box": "boxes"}
-_INSTANCE |= {"segmentation": "segmentations", "area": "areas"}
-_INSTANCE |= {name: name for name in ("iscrowd", "quality", "source", "trusted", "extras")}
-"""Columns of instances, by their names in a record; images and labels are positions in the original."""
 
-_IMAGE = {"id": "image_ids", "file_name": "paths", "width": "widths", "height": "heights"}
-_IMAGE |= {"label_map": "label_maps", "extras": "image_extras", "split": "splits"}
+class _Table(NamedTuple):
+    """What the changes of images, or of annotations, have in common.
+
+    Attributes:
+        kind: What `RepairState.kinds` calls a row.
+        word: What a sentence calls it.
+        columns: The columns of an `Annotations` by their names in a record; images and labels are positions there.
+    """
+
+    kind: str
+    word: str
+    columns: dict[str, str]
+
+
+_IMAGES = _Table(
+    "image",
+    "image",
+    {"id": "image_ids", "file_name": "paths", "width": "widths", "height": "heights"}
+    | {"label_map": "label_maps", "extras": "image_extras", "split": "splits"},
+)
+_INSTANCES = _Table(
+    "instance",
+    "annotation",
+    {"id": "ids", "image": "image_index", "label": "labels", "box": "boxes", "segmentation": "segmentations"}
+    | {"area": "areas"}
+    | {name: name for name in ("iscrowd", "quality", "source", "trusted", "extras")},
+)
 
 
 class Change(Struct, omit_defaults=True):
@@ -139,35 +161,39 @@ def compare(
     # The copy, but with images and categories numbered as in the original.
     image_index = images[after.image_index] if len(rows) else after.image_index
     aligned = replace(after, labels=labels, image_index=image_index.astype(np.int32))
-    record = RepairRecord(
-        before.file,
-        [],
-        [],
-        [_to_category(category) for category in before.categories],
-        list(category_positions),
-    )
-    for columns, positions, changes in ((_IMAGE, images, record.images), (_INSTANCE, rows, record.instances)):
-        changed: dict[int, list[str]] = {}
-        for name, column in columns.items():
-            for k in _differences(getattr(before, column), getattr(aligned, column), positions):
-                changed.setdefault(k, []).append(name)
-        total = len(before) if columns is _IMAGE else len(before.ids)
-        gone = np.setdiff1d(np.arange(total), positions).tolist()
-        for k in sorted(changed):
-            i, names = int(positions[k]), changed[k]
-            values = (_values(before, columns, i, names), _values(aligned, columns, k, names))
-            changes.append(_describe(before, columns, i, *values))
-        changes += [
-            _describe(before, columns, i, _values(before, columns, i, list(columns)), None) for i in gone
-        ]
-        changes.sort(key=lambda change: change.position)
-        what = "image" if columns is _IMAGE else "instance"
-        for change in changes:
-            change.kinds = kinds.get((what, change.position), [])
-    for change in record.instances:
+    changed_images = _find_changes(_IMAGES, before, aligned, images, kinds)
+    changed_instances = _find_changes(_INSTANCES, before, aligned, rows, kinds)
+    for change in changed_instances:
         if change.after is None and not change.kinds:  # it goes with its image
             change.kinds = kinds.get(("image", int(before.image_index[change.position])), [])
-    return record
+    categories = [_Category(c.id, c.name, c.supercategory, _to_json(c.extras)) for c in before.categories]
+    return RepairRecord(before.file, changed_images, changed_instances, categories, list(category_positions))
+
+
+def _find_changes(
+    table: _Table,
+    before: Annotations,
+    after: Annotations,
+    positions: NDArray[np.int64],
+    kinds: Mapping[tuple[str, int], list[str]],
+) -> list[Change]:
+    """Return the changes of images or annotations in their order; ``positions`` are those of the rows that are left."""
+    place = {i: k for k, i in enumerate(positions.tolist())}
+    changed: dict[int, list[str]] = {}
+    for name, column in table.columns.items():
+        for k in _differences(getattr(before, column), getattr(after, column), positions):
+            changed.setdefault(int(positions[k]), []).append(name)
+    count = len(getattr(before, table.columns["id"]))
+    changed |= {i: [*table.columns] for i in range(count) if i not in place}  # left out
+    changes = []
+    for i, names in sorted(changed.items()):
+        image = i if table is _IMAGES else int(before.image_index[i])
+        image_id = before.image_ids[image] if 0 <= image < len(before) else None
+        id = None if table is _IMAGES else before.ids[i]
+        old = _values(before, table, i, names)
+        new = _values(after, table, place[i], names) if i in place else None
+        changes.append(Change(before.file, kinds.get((table.kind, i), []), image_id, id, i, old, new))
+    return changes
 
 
 def _differences(before: Any, after: Any, positions: NDArray[np.int64]) -> list[int]:
@@ -178,25 +204,11 @@ def _differences(before: Any, after: Any, positions: NDArray[np.int64]) -> list[
         rows = equal if equal.ndim == 1 else equal.all(axis=1)
         return np.flatnonzero(~rows).tolist()
     pairs = enumerate(zip(positions.tolist(), after, strict=True))
-    return [k for k, (i, new) in pairs if before[i] is not new and not _same(before[i], new)]
+    return [k for k, (i, new) in pairs if type(before[i]) is not type(new) or before[i] != new]
 
 
-def _same(one: object, other: object) -> bool:
-    return type(one) is type(other) and one == other
-
-
-def _values(data: Annotations, columns: dict[str, str], i: int, names: Sequence[str]) -> dict[str, Any]:
-    return {name: _to_json(getattr(data, columns[name])[i]) for name in names}
-
-
-def _describe(
-    data: Annotations, columns: dict[str, str], i: int, before: dict[str, Any], after: dict[str, Any] | None
-) -> Change:
-    if columns is _IMAGE:
-        return Change(data.file, [], data.image_ids[i], None, i, before, after)
-    image = int(data.image_index[i])
-    image_id = data.image_ids[image] if 0 <= image < len(data) else None
-    return Change(data.file, [], image_id, data.ids[i], i, before, after)
+def _values(data: Annotations, table: _Table, i: int, names: Sequence[str]) -> dict[str, Any]:
+    return {name: _to_json(getattr(data, table.columns[name])[i]) for name in names}
 
 
 def _to_json(value: Any) -> Any:
@@ -208,10 +220,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _to_category(category: Category) -> _Category:
-    return _Category(category.id, category.name, category.supercategory, _to_json(category.extras))
 
 
 def undo_repair(data: Annotations, record: RepairRecord) -> tuple[Annotations, list[str]]:
@@ -250,7 +258,7 @@ def undo_repair(data: Annotations, record: RepairRecord) -> tuple[Annotations, l
 
 
 def _undo(data: Annotations, record: RepairRecord) -> tuple[Annotations, list[str]]:
-    columns = {field.name: _copy(getattr(data, field.name)) for field in fields(data)}
+    columns = {field.name: copy(getattr(data, field.name)) for field in fields(data)}
     images, rows = _order(len(data), record.images), _order(len(data.ids), record.instances)
     position_of_image = np.array([p for p, k in enumerate(images) if k >= 0], dtype=np.int64)
     columns["image_index"] = position_of_image[data.image_index] if len(data.ids) else data.image_index
@@ -260,19 +268,18 @@ def _undo(data: Annotations, record: RepairRecord) -> tuple[Annotations, list[st
         for c in record.categories
     )
     lost: list[str] = []
-    for names, order, changes in ((_IMAGE, images, record.images), (_INSTANCE, rows, record.instances)):
+    for table, order, changes in ((_IMAGES, images, record.images), (_INSTANCES, rows, record.instances)):
         left_out = {change.position: change for change in changes if change.after is None}
-        for name, column in names.items():
+        for name, column in table.columns.items():
             columns[column] = _merge(columns[column], order, name, column, left_out)
-        position_of = {columns[names["id"]][p]: p for p, k in enumerate(order) if k >= 0}
+        position_of = {columns[table.columns["id"]][p]: p for p, k in enumerate(order) if k >= 0}
         for change in changes:
             if change.after is None:
                 continue
-            original = change.image_id if names is _IMAGE else change.annotation_id
-            position = position_of.get(change.after.get("id", original), change.position)
-            if not _take_back(columns, names, change, position):
-                what = "image" if names is _IMAGE else "annotation"
-                lost.append(f"{data.file}: {what} {original} was edited after the repair and stays as it is.")
+            id = change.image_id if table is _IMAGES else change.annotation_id
+            position = position_of.get(change.after.get("id", id), change.position)
+            if not _take_back(columns, table.columns, change, position):
+                lost.append(f"{data.file}: {table.word} {id} was edited after the repair and stays as it is.")
     return Annotations(**columns | {"issues": []}), lost
 
 
@@ -316,9 +323,8 @@ def _means_same(name: str, one: Any, other: Any) -> bool:
     if one == other:
         return True
     if name == "box":
-        return bool(
-            np.allclose(np.array(one, float), np.array(other, float), rtol=1e-9, atol=1e-6, equal_nan=True)
-        )
+        sides, other_sides = np.array([one, other], dtype=float)
+        return bool(np.allclose(sides, other_sides, rtol=1e-9, atol=1e-6, equal_nan=True))
     if name in ("extras", "segmentation") and one is not None and other is not None:
         with suppress(ValueError):  # a segmentation that is not JSON
             return bool(json.loads(one) == json.loads(other))
@@ -332,7 +338,3 @@ def _from_json(column: str, value: Any) -> Any:
     if column == "boxes":
         return [float(number) for number in value]
     return float(value) if column in ("quality", "areas") else value
-
-
-def _copy(column: Any) -> Any:
-    return column.copy() if isinstance(column, np.ndarray | list) else column

@@ -41,8 +41,6 @@ def find_frames(
 
 
 def _name(videos: Mapping[Any, str], fields: Mapping[str, Any]) -> str:
-    video, number = (
-        videos.get(fields.get("video_id")),
-        next((fields[n] for n in _NUMBERS if n in fields), None),
-    )
+    video = videos.get(fields.get("video_id"))
+    number = next((fields[name] for name in _NUMBERS if name in fields), None)
     return name_frame(video, number) if video and isinstance(number, int) and number >= 0 else ""

@@ -76,14 +76,12 @@ def describe_outside(data: Annotations) -> list[str]:
 
 def name_root(data: Annotations, path: Path) -> str:
     """Return the folder of the images relative to the file; empty if it is found without being named."""
-    if (
-        not has_images(data.root, data.paths)
-        or data.root.resolve() == guess_root(path, data.paths).folder.resolve()
-    ):
+    root = data.root.resolve()
+    if not has_images(root, data.paths) or root == guess_root(path, data.paths).folder.resolve():
         return ""
     with contextlib.suppress(ValueError):  # on another drive
-        return Path(os.path.relpath(data.root.resolve(), path.parent.resolve())).as_posix()
-    return data.root.resolve().as_posix()
+        return Path(os.path.relpath(root, path.parent.resolve())).as_posix()
+    return root.as_posix()
 
 
 def _decode_extras(extras: bytes | None) -> dict[str, Raw]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -69,6 +69,17 @@ def set_field(extras: bytes | None, name: str, value: Any) -> bytes | None:
         return extras
     fields = {key: old for key, old in decode_extras(extras).items() if key != name}
     return encode_extras(fields if value is None else fields | {name: value})
+
+
+def find_field(extras: Iterable[bytes | None], name: str) -> list[int]:
+    """Return the rows whose extras may have a field: its name is in their text.
+
+    Examples:
+        >>> find_field([None, b'{"note":"wet"}'], "note")
+        [1]
+    """
+    key = f'"{name}"'.encode()
+    return [row for row, text in enumerate(extras) if text is not None and key in text]
 
 
 def get_dict(fields: Mapping[str, Any], key: str) -> dict[str, Any]:

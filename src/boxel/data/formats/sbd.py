@@ -185,14 +185,13 @@ def _find_boundary(values: NDArray[np.uint8], value: int | None) -> Any:
     """Return the sparse map of the pixels of a value that are next to others; an empty one if it is None."""
     from scipy.sparse import csc_matrix
 
-    found = np.zeros(values.shape, dtype=bool) if value is None else values == value
-    mask = found.view(np.uint8)
+    mask = np.zeros_like(values) if value is None else (values == value).view(np.uint8)
     x, y, w, h = cv2.boundingRect(mask)
     if not w:  # it is not present, or all of it is below others
         return csc_matrix(values.shape, dtype=bool)
     mask = mask[y : y + h, x : x + w]
     inner = cv2.erode(mask, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    columns, rows = np.divmod(np.flatnonzero(cv2.transpose(mask ^ inner).view(bool)), h)
+    columns, rows = np.divmod(np.flatnonzero(cv2.transpose(mask - inner).view(bool)), h)
     starts = np.zeros(values.shape[1] + 1, dtype=np.int32)
     starts[1:] = np.bincount(columns + x, minlength=values.shape[1]).cumsum()
     return csc_matrix((np.ones(len(rows), dtype=bool), (rows + y).astype(np.int32), starts), values.shape)

@@ -127,14 +127,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     restored = ids.restore(built, [xml.stem for xml in parsed])
     data = merge_read(restored, built, Held(hold_object, hold_image))
     names = [category.name for category in data.categories]  # restored in their own order
-    if (
-        names != order and data.has_segmentation.any()
-    ):  # as written from masks, of which the maps show no more
+    # The maps of a folder that was written from masks show no more than these.
+    if names != order and data.has_segmentation.any():
         return replace(data, label_maps=[None] * len(data))
-    values = {0: BACKGROUND} | {
-        k: names.index(name) for k, name in enumerate(order, start=1) if name in names
-    }
-    return replace(data, map_labels=values_to_labels(values))
+    values = {k: names.index(name) for k, name in enumerate(order, start=1) if name in names}
+    return replace(data, map_labels=values_to_labels({0: BACKGROUND} | values))
 
 
 def _parse_files(path: Path, folder: Path, stems: Sequence[str], rows: Builder) -> list[VocFile]:
@@ -152,9 +149,8 @@ def _parse_files(path: Path, folder: Path, stems: Sequence[str], rows: Builder) 
         elif any(_find_png(folder / f"Segmentation{kind}", stem).is_file() for kind in ("Object", "Class")):
             parsed.append(VocFile(stem))
         else:
-            what = (
-                f"it lists {stem}, but there is no {_xml_folder(folder) / stem}.xml; its image is left out."
-            )
+            file = _xml_folder(folder) / f"{stem}.xml"
+            what = f"it lists {stem}, but there is no {file}; its image is left out."
             rows.report("bad-file", path, what, stem)
     found = [xml for xml in parsed if xml is not None]
     if not found:
@@ -252,10 +248,8 @@ def _image_folder(folder: Path) -> str:
 
 
 def _find_png(folder: Path, stem: str) -> Path:
-    return next(
-        (file for suffix in ("png", "PNG") if (file := folder / f"{stem}.{suffix}").is_file()),
-        folder / f"{stem}.png",
-    )
+    lower, upper = folder / f"{stem}.png", folder / f"{stem}.PNG"
+    return upper if upper.is_file() and not lower.is_file() else lower
 
 
 def _match_masks(
@@ -295,12 +289,10 @@ def _match_masks(
     score = box_iou(np.reshape(boxes, (-1, 4)), np.reshape([box for _, box, _ in instances], (-1, 4)))
     for m, value in enumerate(values):
         for k, (one, _, _) in enumerate(instances):
-            if names[m] not in (
-                None,
-                one.name,
-            ):  # another object, or one whose class was changed in the XML file
-                score[m, k] *= _CHANGED_CLASS if value == k + 1 else 0
-            elif value == k + 1:  # the files' own order breaks ties
+            has_place = value == k + 1
+            if names[m] not in (None, one.name):  # another object, or its class was changed in the XML file
+                score[m, k] *= _CHANGED_CLASS if has_place else 0
+            elif has_place:  # the files' own order breaks ties
                 score[m, k] += 1e-6
     matched = set()
     while score.size and score.max() >= _MIN_IOU:  # the best pair first

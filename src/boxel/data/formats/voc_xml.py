@@ -49,10 +49,9 @@ class VocObject:
         x0, y0, x1, y1 = self.bounds
         if counts_from_zero or not self.has_bounds:
             return [x0, y0, x1, y1]
-        first, last = zip(
-            *((a - 1, b) if a <= b else (a, b - 1) for a, b in ((x0, x1), (y0, y1))), strict=True
-        )
-        return [*first, *last]
+        x0, x1 = (x0 - 1, x1) if x0 <= x1 else (x0, x1 - 1)
+        y0, y1 = (y0 - 1, y1) if y0 <= y1 else (y0, y1 - 1)
+        return [x0, y0, x1, y1]
 
 
 @dataclass
@@ -111,9 +110,8 @@ def _read_object(element: ElementTree.Element) -> VocObject:
         return VocObject(name, enclose(outline), False, rings, extras)
     if bounds is None:
         raise ValueError("it has neither a bndbox nor a polygon")
-    return VocObject(
-        name, [_number(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")], True, rings, extras
-    )
+    sides = [_number(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")]
+    return VocObject(name, sides, True, rings, extras)
 
 
 def _object_extras(element: ElementTree.Element) -> dict[str, Any]:
@@ -149,9 +147,8 @@ def read_fields(element: ElementTree.Element, known: Collection[str] = (), depth
             continue
         value: Any = _parse((child.text or "").strip())
         if len(child):
-            named = {
-                (item.findtext("name") or ""): item.findtext("value") for item in child.findall("attribute")
-            }
+            items = child.findall("attribute")
+            named = {(item.findtext("name") or ""): item.findtext("value") for item in items}
             is_named = child.tag == "attributes" and len(named) == len(child) and None not in named.values()
             value = read_fields(child, depth=depth + 1)
             if is_named:
@@ -184,12 +181,8 @@ def add_fields(
                 child = ElementTree.SubElement(parent, tag)
                 if tag == "attributes":
                     for name, text in item.items():
-                        add_fields(
-                            ElementTree.SubElement(child, "attribute"),
-                            {"name": name, "value": text},
-                            (),
-                            depth + 1,
-                        )
+                        attribute = ElementTree.SubElement(child, "attribute")
+                        add_fields(attribute, {"name": name, "value": text}, depth=depth + 1)
                 else:
                     add_fields(child, item, depth=depth + 1)
             elif item is not None and not isinstance(item, list | dict):

@@ -92,6 +92,30 @@ def _common(wanted: Sequence[str], path: Sequence[str], key: Callable[[str], str
     return sum(1 for _ in takewhile(lambda pair: key(pair[0]) == key(pair[1]), pairs))
 
 
+class NameIndex:
+    """Finds paths by names that another program gave their files; see `fold_name`."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths, self.parts = paths, [split_path(path) for path in paths]
+        self.by_name: dict[str, list[int]] = {}
+        self.by_stem: dict[str, list[int]] = {}
+        for k, base in enumerate(map(_fold_base, self.parts)):
+            if base:
+                self.by_name.setdefault(base, []).append(k)
+                self.by_stem.setdefault(find_stem(base), []).append(k)
+
+    def find(self, name: str) -> list[int]:
+        """Return the places of the paths that fit a name equally well by their base name, or else by their stem."""
+        parts = split_path(name)
+        base = _fold_base(parts)
+        found = self.by_name.get(base) or self.by_stem.get(base) or self.by_stem.get(find_stem(base), [])
+        return [found[k] for k in choose_path(parts, [self.parts[k] for k in found])]
+
+
+def _fold_base(parts: Sequence[str]) -> str:
+    return fold_name(parts[-1]) if parts else ""
+
+
 class ImageNames:
     """Finds the images of a dataset by names that another program gave them."""
 
@@ -105,26 +129,12 @@ class ImageNames:
         return {str(image_id): image for image_id, image in self.by_id.items()}
 
     @cached_property
-    def _parts(self) -> list[list[str]]:
-        return [split_path(path) for path in self.data.paths]
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[int]]:
-        """Images by the name of their file, see `fold_name`, and by this without the suffix and with a slash."""
-        found: dict[str, list[int]] = {}
-        for image, parts in enumerate(self._parts):
-            for name in map(fold_name, parts[-1:]):
-                found.setdefault(name, []).append(image)
-                found.setdefault(f"{find_stem(name)}/", []).append(image)
-        return found
+    def _index(self) -> NameIndex:
+        return NameIndex(self.data.paths)
 
     def find_name(self, name: str, image_id: int | str | None = None) -> int | None:
         """Return the index of the image with a file name; of several, the one with the longest path or the id."""
-        parts = split_path(name)
-        base = fold_name(parts[-1]) if parts else ""
-        keys = (base, f"{base}/", f"{find_stem(base)}/")
-        found = next((self._by_name[key] for key in keys if key in self._by_name), [])
-        found = [found[k] for k in choose_path(parts, [self._parts[image] for image in found])]
+        found = self._index.find(name)
         if len(found) > 1:
             found = [image for image in found if self.data.image_ids[image] == image_id]
         return found[0] if len(found) == 1 else None
@@ -143,7 +153,7 @@ class ImageNames:
     @cached_property
     def numbers(self) -> dict[int, int]:
         """Images by the number that is the name of their file."""
-        stems = [(find_stem(parts[-1]), image) for image, parts in enumerate(self._parts) if parts]
+        stems = [(find_stem(parts[-1]), image) for image, parts in enumerate(self._index.parts) if parts]
         named = [(int(stem), image) for stem, image in stems if stem.isdecimal() and len(stem) < 19]
         counts = Counter(number for number, _ in named)
         return {number: image for number, image in named if counts[number] == 1}

@@ -119,12 +119,7 @@ def decode_image(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def rgb_bands(image: Image.Image, rows: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the first row and the RGB pixels of each band of a decoded image, so that a large one is never held twice.
-
-    Args:
-        image: The image.
-        rows: Number of rows of a band.
-    """
+    """Yield the first row and the RGB pixels of each band of rows, so that a large image is never held twice."""
     for top in range(0, image.height, max(rows, 1)):
         whole = rows >= image.height
         band = image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))

@@ -76,11 +76,7 @@ class SharedValues(Sequence[Any]):
 
 
 class SharedFile:
-    """A temporary file with the columns of a dataset; it is removed with its object.
-
-    Args:
-        data: The dataset.
-    """
+    """A temporary file with the columns of a dataset; it is removed with its object."""
 
     def __init__(self, data: Annotations) -> None:
         handle, self.path = tempfile.mkstemp(prefix="boxel-", suffix=".columns")

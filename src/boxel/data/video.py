@@ -86,20 +86,13 @@ def _scan(path: str, size: int, modified: int) -> Video:
 
 
 def list_frames(path: Path, every: int = 1) -> tuple[list[Path], str]:
-    """Return the names of the frames of a video, every so many from the first, and what is wrong with it.
-
-    Args:
-        path: The video.
-        every: Steps between frames; 1 for all.
-    """
+    """Return the names of the frames of a video, every so many from the first, and what is wrong with it."""
     try:
         video = scan_video(path)
     except OSError as error:
         return [], f"skipped: {path}: {error}."
-    numbers = range(0, len(video.times), every)
-    return [
-        Path(name_frame(path, number)) for number in numbers
-    ], video.problem and f"{path}: {video.problem}."
+    frames = [Path(name_frame(path, number)) for number in range(0, len(video.times), every)]
+    return frames, video.problem and f"{path}: {video.problem}."
 
 
 def read_frame(path: str, number: int) -> NDArray[np.uint8]:

@@ -160,10 +160,13 @@ def judge_masks(data: Annotations) -> MaskJudgment:
         True
     """
     n = len(data.labels)
-    rectangle, oriented = np.zeros((2, n), dtype=bool)
-    empty_parts = np.zeros(n, dtype=np.int64)
     judgment = MaskJudgment(
-        np.zeros(n, dtype=np.int8), np.full((n, 4), np.nan), rectangle, oriented, empty_parts, {}
+        verdicts=np.zeros(n, dtype=np.int8),
+        boxes=np.full((n, 4), np.nan),
+        rectangle=np.zeros(n, dtype=bool),
+        oriented=np.zeros(n, dtype=bool),
+        empty_parts=np.zeros(n, dtype=np.int64),
+        reasons={},
     )
     rows = np.flatnonzero(data.has_segmentation)
     judgment.verdicts[rows] = Verdict.SOUND
@@ -278,9 +281,8 @@ def _judge_codes(
         if min(code.size) < 1:
             _refuse(result, row, f"its size is {list(code.size)}")
         elif height and width and code.size != expected:
-            reason = (
-                f"a run-length code of size {list(code.size)} in an image of {list(expected)}, height first"
-            )
+            size, image = list(code.size), list(expected)
+            reason = f"a run-length code of size {size} in an image of {image}, height first"
             _refuse(result, row, reason, Verdict.OTHER_SIZE)
         else:
             try:
@@ -327,12 +329,7 @@ def describe_rectangles(
 ) -> str:
     """Return a sentence if all masks of a dataset are rectangles, i.e. boxes, else an empty text.
 
-    Masks that cannot be read, crowds, and masks with a ``source`` do not count.
-
-    Args:
-        data: The dataset.
-        judgment: What `judge_masks` returned for it, if it is known.
-        remedy: What to do, or what is done.
+    Masks that cannot be read, crowds, and masks with a ``source`` do not count. ``remedy`` is what to do, or is done.
 
     Examples:
         >>> from boxel.data.samples import sample_images
@@ -352,13 +349,7 @@ def describe_rectangles(
 def describe_bad_masks(
     data: Annotations, judgment: MaskJudgment | None = None, outcome: str = "only their boxes are"
 ) -> list[str]:
-    """Return a sentence on the segmentations that are not masks, and one if all masks are rectangles.
-
-    Args:
-        data: The dataset.
-        judgment: What `judge_masks` returned for it, if it is known.
-        outcome: What becomes of them.
-    """
+    """Return a sentence on the segmentations that are not masks and what becomes of them, and on mere rectangles."""
     judgment = judge_masks(data) if judgment is None else judgment
     sentences = describe_unusable(data, judgment, judgment.bad, outcome)
     rectangles = describe_rectangles(data, judgment)

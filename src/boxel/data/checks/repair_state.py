@@ -86,15 +86,7 @@ class RepairState:
     def report_dataset(
         self, kind: str, what: str, repair: str = "", /, rows: NDArray[np.bool_] | None = None, **values: Any
     ) -> None:
-        """Report an issue of the whole dataset.
-
-        Args:
-            kind: Name of the issue.
-            what: Continues the name of the annotation file.
-            repair: What is done about it.
-            rows: (N,) bool, the instances that the repair changes.
-            **values: The offending values.
-        """
+        """Report an issue of the dataset, whose repair changes ``rows``, (N,) bool; ``what`` continues its name."""
         for i in np.flatnonzero(rows).tolist() if rows is not None else []:
             self.kinds.setdefault(("instance", i), []).append(kind)
         message = f"{self.data.file}: {what}."

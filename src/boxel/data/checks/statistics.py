@@ -121,10 +121,9 @@ def count_statistics(
         classes[category.name] = classes.get(category.name, 0) + count
     instances = np.bincount(data.image_index, minlength=len(data))
     similar = _name_groups(data, facts, group_near_duplicates([fact.thumbnail for fact in facts.values()]))
-    looks = [
-        ((fact.bytes, fact.thumbnail.tobytes()), data.image_path(image)) for image, fact in facts.items()
-    ]
-    identical = _name_groups(data, facts, group_identical(looks))
+    looks = [(fact.bytes, fact.thumbnail.tobytes()) for fact in facts.values()]
+    paths = [data.image_path(image) for image in facts]
+    identical = _name_groups(data, facts, group_identical(zip(looks, paths, strict=True)))
     groups = dict.fromkeys(map(tuple, [*similar, *identical]))
     return Statistics(
         file=data.file,
@@ -220,15 +219,10 @@ def find_leaks(
     splits: dict[str, set[str | None]] = {}
     for path, split in zip(paths, splits_of_paths, strict=True):
         splits.setdefault(path, set()).add(split)
-    leaks = []
-    for group in groups:
-        found = set().union(*(splits[path] for path in group)) - {None}
-        if len(found) > 1:
-            leaks.append(group)
+    leaks = [group for group in groups if len(set().union(*(splits[path] for path in group)) - {None}) > 1]
     listed = {path for group in leaks for path in group}
-    return leaks + [
-        [path] for path, found in splits.items() if len(found - {None}) > 1 and path not in listed
-    ]
+    alone = [path for path, found in splits.items() if len(found - {None}) > 1 and path not in listed]
+    return leaks + [[path] for path in alone]
 
 
 def _find_oddities(data: Annotations, facts: Mapping[int, ImageFacts]) -> dict[str, list[str]]:
@@ -279,12 +273,10 @@ def _describe(statistics: Statistics) -> list[str]:
 def _describe_images(s: Statistics) -> str:
     if not s.images:
         return f"format: {s.format or 'unknown'}, images: 0"
-    without = (
-        f"{s.images_without_objects:,} without objects" if s.images_without_objects else "all with objects"
-    )
-    text = f"format: {s.format or 'unknown'}, images: {s.images:,} ({without})"
-    if s.readable_images < s.images:
-        text = f"{text[:-1]}, {s.images - s.readable_images:,} cannot be read)"
+    without, unreadable = s.images_without_objects, s.images - s.readable_images
+    counts = f"{without:,} without objects" if without else "all with objects"
+    counts += f", {unreadable:,} cannot be read" if unreadable else ""
+    text = f"format: {s.format or 'unknown'}, images: {s.images:,} ({counts})"
     sizes = [f"{width} x {height}" for width, height in s.image_sizes]
     if len(set(sizes)) == 1:
         return f"{text}, {sizes[0]} pixels"
@@ -304,10 +296,8 @@ def _describe_masks(s: Statistics) -> str:
     made = f" ({s.masks['made']:,} of them made by a program)" if s.masks["made"] else ""
     parts = [f"{s.masks['trusted']:,} trusted{made}"]
     parts += [f"{s.masks['untrusted']:,} not trusted"] if s.masks["untrusted"] else []
-    not_masks = (
-        "1 that is not a mask" if s.masks["unusable"] == 1 else f"{s.masks['unusable']:,} that are not masks"
-    )
-    parts += [not_masks] if s.masks["unusable"] else []
+    bad = s.masks["unusable"]
+    parts += [f"{bad:,} that {'is not a mask' if bad == 1 else 'are not masks'}"] if bad else []
     return f"masks: {', '.join(parts)}, {s.masks['none']:,} boxes only" if s.instances else ""
 
 

@@ -387,7 +387,7 @@ def write_table(
         data: The dataset.
         path: The file, which should be a temporary one that is renamed afterwards.
         header: What the metadata state.
-        status: What became of each box, if it was labeled.
+        status: What became of each of N boxes, if they were labeled.
         errors: Why a box got no mask.
     """
     pyarrow = import_pyarrow()

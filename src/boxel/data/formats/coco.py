@@ -20,7 +20,7 @@ import numpy as np
 from msgspec import Raw
 from pycocotools import mask as coco_mask
 
-from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.builder import MALFORMED, Builder, explain_json_error, parse_json, read_utf8
 from boxel.data.formats.coco_rows import (
     STRICT_ANNOTATION,
@@ -81,7 +81,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         path = files[0]
     content = read_utf8(path)
     others, categories, rows = _read_at_once(content, path) or _read_parts(content, path)
-    _number(rows.ids)
+    if _UNNUMBERED in rows.ids:
+        free = fresh_ids(id for id in rows.ids if isinstance(id, int))
+        rows.ids = [next(free) if id == _UNNUMBERED else id for id in rows.ids]
     if videos := others.get("videos"):
         rows.paths = find_frames(path, images, rows.paths, rows.image_extras, bytes(videos)) or rows.paths
     named, extras = _dataset_extras(others)
@@ -365,17 +367,6 @@ def _report_numbering(label_of: Mapping[ImageId, int], rows: Builder, path: Path
 
 
 _UNNUMBERED = ""  # stands for a missing annotation id until all are read
-
-
-def _number(ids: list[ImageId]) -> None:
-    """Give every annotation without an id the next free number."""
-    if _UNNUMBERED not in ids:
-        return
-    following = max((id for id in ids if isinstance(id, int)), default=0)
-    for i, id in enumerate(ids):
-        if id == _UNNUMBERED:
-            following += 1
-            ids[i] = following
 
 
 def _dataset_extras(fields: Mapping[str, Raw]) -> tuple[str, bytes | None]:

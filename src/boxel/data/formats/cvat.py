@@ -43,7 +43,7 @@ from boxel.data.formats.geometry import (
     rotate_box,
     to_polygons,
 )
-from boxel.data.formats.identity import Held, Ids, merge_read
+from boxel.data.formats.identity import Held, Ids
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay_inside
 from boxel.data.formats.rotated import CORNERS
@@ -104,7 +104,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     for id, row in first.items():
         rows.ids[row] = id
     data = rows.build(root, reader.categories(), file)
-    return merge_read(ids.restore(data, stems, by_id=bool(reader.ids)), data, Held(_hold_object, _hold_image))
+    return ids.restore(data, stems, Held(_hold_object, _hold_image), by_id=bool(reader.ids))
 
 
 def _hold_object(extras: dict[str, Any], source: str | None) -> dict[str, Any]:

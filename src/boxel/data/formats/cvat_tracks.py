@@ -55,13 +55,7 @@ def read_tasks(meta: ElementTree.Element) -> dict[str, VideoTask]:
 
 
 def choose_names(task: VideoTask, finder: ImageFinder, video: str) -> str:
-    """Return the name of the video of a task, or an empty text if its frames are files.
-
-    Args:
-        task: The task.
-        finder: Of the folder of the images.
-        video: The video that the user names; empty if none.
-    """
+    """Return the name of the video of a task, which the user may name; an empty text if its frames are files."""
     name = video or task.source
     if not is_video(name):
         return ""

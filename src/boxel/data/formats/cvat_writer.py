@@ -45,13 +45,8 @@ def write(data: Annotations, path: Path, polygons: bool = False, simplify: float
     """Write an ``annotations.xml`` with the images beside it in ``images/``.
 
     A polygon of one ring stays one, any other mask is written pixel by pixel, and the rest are boxes. Extras that CVAT
-    has a place for go there; `IDS_FILE` holds the others, and ids, splits and quality.
-
-    Args:
-        data: The dataset.
-        path: The folder.
-        polygons: Write all masks as polygons, with their parts and holes in keyhole form.
-        simplify: Do so, with outlines that differ by this many pixels at most.
+    has a place for go there; `IDS_FILE` holds the others, and ids, splits and quality. With ``polygons`` all masks are
+    polygons, with their parts and holes in keyhole form; with ``simplify`` these differ by that many pixels at most.
     """
     export = Export(data, path, "CVAT", "images", tolerance=simplify)
     writer = _Writer(export, polygons or simplify is not None)
@@ -109,9 +104,8 @@ class _Writer:
         yield "      <labels>\n"
         for name, category, attributes in zip(self.names, self.data.categories, used, strict=True):
             extras = decode_extras(category.extras)
-            known = {
-                a["name"]: a for a in get_list(extras, "attributes") if isinstance(a, dict) and a.get("name")
-            }
+            listed = [a for a in get_list(extras, "attributes") if isinstance(a, dict) and a.get("name")]
+            known = {a["name"]: a for a in listed}
             plain = {"mutable": "False", "input_type": "text", "default_value": "", "values": ""}
             known |= {a: {"name": a} | plain for a in attributes if a not in known}
             color = extras.get("color")
@@ -120,12 +114,9 @@ class _Writer:
                 yield f"          <color>{_escape(color)}</color>\n"
             yield "          <type>any</type>\n          <attributes>\n"
             for attribute in known.values():
-                parts = (
-                    f"<{key}>{_escape(to_text(v))}</{key}>"
-                    for key, v in attribute.items()
-                    if _NAME.match(key)
-                )
-                yield f"            <attribute>{''.join(parts)}</attribute>\n"
+                named = {key: _escape(to_text(v)) for key, v in attribute.items() if _NAME.match(key)}
+                parts = "".join(f"<{key}>{text}</{key}>" for key, text in named.items())
+                yield f"            <attribute>{parts}</attribute>\n"
             yield "          </attributes>\n        </label>\n"
         yield "      </labels>\n"
 

@@ -57,12 +57,7 @@ def _names_in(folder: Path) -> Path | None:
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """Read a Darknet dataset: the images of its lists, with the boxes of the texts beside them.
-
-    Args:
-        path: ``obj.data``, or its folder.
-        images: Folder of the images, if they are not beside the texts.
-    """
+    """Read a Darknet dataset, or its ``obj.data``: the images of its lists, with the boxes of the texts beside them."""
     folder = path.parent if path.is_file() else path
     config_file = path if path.is_file() else _config_in(folder)
     config = _read_config(config_file) if config_file else {}

@@ -34,7 +34,7 @@ from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_tex
 from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES, hold_image, hold_object
 from boxel.data.formats.fiftyone_writer import write as write
 from boxel.data.formats.geometry import encode_visible, to_polygons
-from boxel.data.formats.identity import Held, Ids, restore
+from boxel.data.formats.identity import Held, Ids
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, folder_beside, stay_inside
 from boxel.data.images import MAX_PIXELS
@@ -84,11 +84,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     """Read an exported folder.
 
     Of the fields of samples that have detections or polylines, ``ground_truth`` is read, or else the first; others are
-    reported. A tag that names a split is the split of a sample.
-
-    Args:
-        path: The folder.
-        images: Folder of the images, if it is not ``data/``.
+    reported. A tag that names a split is the split of a sample. Images are in ``data/`` unless their folder is given.
     """
     folder, file = _locate(path)
     if not file:
@@ -111,7 +107,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     rows.sort_labels(reader.labels, names)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     data = rows.build(root, categories, folder / file)
-    return restore(ids, data, stems, Held(hold_object, hold_image, ["iscrowd", "quality", "source"]))
+    return ids.restore_by_id(data, stems, Held(hold_object, hold_image, ["iscrowd", "quality", "source"]))
 
 
 def from_fiftyone(dataset: fiftyone.Dataset) -> Annotations:

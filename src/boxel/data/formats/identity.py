@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -27,6 +27,9 @@ from boxel.data.splits import standard_split
 from boxel.masks.boxes import box_iou
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from boxel.data.formats.layout import Export
 
 logger = logging.getLogger(__name__)
 
@@ -84,26 +87,9 @@ class _Ids(Struct, omit_defaults=True):
     extras: dict[str, Any] | None = None
 
 
-def write_ids(
-    data: Annotations,
-    folder: Path,
-    stems: Sequence[str],
-    rows: Sequence[Sequence[int]],
-    boxes: NDArray[np.float64],
-    mask_areas: NDArray[np.float64],
-    names: Sequence[str],
-) -> None:
-    """Write the `IDS_FILE` of a dataset.
-
-    Args:
-        data: The dataset.
-        folder: Where the file is written.
-        stems: Stem of each image's files.
-        rows: Instances of each image that are written.
-        boxes: (N, 4) xyxy boxes that the instances are read with.
-        mask_areas: (N,) area of the masks that they are read with; NaN if they are boxes only.
-        names: The name of each class as it is written.
-    """
+def write_ids(export: Export) -> None:
+    """Write the `IDS_FILE` of a dataset."""
+    data = export.data
     images = {
         stem: _Image(
             data.image_ids[i],
@@ -111,29 +97,28 @@ def write_ids(
             int(data.heights[i]),
             data.splits[i],
             decode_extras(data.image_extras[i]) or None,
-            [_row(data, row, boxes, mask_areas) for row in rows[i]],
+            [_row(export, row) for row in export.rows[i]],
         )
-        for i, stem in enumerate(stems)
+        for i, stem in enumerate(export.stems)
     }
-    categories = [
-        _Category(
-            c.id, c.name, c.supercategory, decode_extras(c.extras) or None, name if name != c.name else ""
-        )
-        for c, name in zip(data.categories, names, strict=True)
-    ]
+    categories = []
+    for category, name in zip(data.categories, export.class_names, strict=True):
+        extras, written = decode_extras(category.extras) or None, name if name != category.name else ""
+        categories.append(_Category(category.id, category.name, category.supercategory, extras, written))
     content = _Ids(categories, images, decode_extras(data.dataset_extras) or None)
-    with atomic_path(folder / IDS_FILE) as temporary:
+    with atomic_path(export.folder / IDS_FILE) as temporary:
         temporary.write_bytes(msgspec.json.encode(content))
 
 
-def _row(data: Annotations, i: int, boxes: NDArray[np.float64], mask_areas: NDArray[np.float64]) -> _Row:
-    x0, y0, x1, y1 = (round(v, 6) for v in boxes[i].tolist())
-    moved = np.abs(boxes[i] - data.boxes[i]).max() > 1e-6
+def _row(export: Export, i: int) -> _Row:
+    data, box, mask_area = export.data, export.boxes[i], float(export.mask_areas[i])
+    x0, y0, x1, y1 = (round(v, 6) for v in box.tolist())
+    moved = np.abs(box - data.boxes[i]).max() > 1e-6
     return _Row(
         id=data.ids[i],
         category=data.categories[data.labels[i]].name,
         box=(x0, y0, x1, y1),
-        mask_area=None if np.isnan(mask_areas[i]) else round(float(mask_areas[i]), 4),
+        mask_area=None if np.isnan(mask_area) else round(mask_area, 4),
         original_box=tuple(data.boxes[i].tolist()) if moved else None,
         iscrowd=bool(data.iscrowd[i]),
         quality=None if np.isnan(data.quality[i]) else round(float(data.quality[i]), 6),
@@ -172,11 +157,6 @@ class Ids:
         """Stem of the image that each annotation was in."""
         return {row.id: stem for stem, image in self._ids.images.items() for row in image.annotations}
 
-    @property
-    def by_text(self) -> dict[str, ImageId]:
-        """Ids of the annotations by their text, for formats that hold ids as text."""
-        return {str(row.id): row.id for image in self._ids.images.values() for row in image.annotations}
-
     def mask_areas(self, stem: str) -> set[float | None]:
         """Areas of the masks that an image was written with."""
         return {row.mask_area for row in self._ids.images.get(stem, _Image(0)).annotations}
@@ -193,7 +173,8 @@ class Ids:
         self,
         data: Annotations,
         stems: Sequence[str],
-        held: Sequence[bool] | None = None,
+        held: Held | None = None,
+        held_rows: Sequence[bool] | None = None,
         by_id: bool = False,
     ) -> Annotations:
         """Restore what the file holds, by the stem of each image's files, in a dataset read without it.
@@ -203,13 +184,35 @@ class Ids:
         keeps the fresh id that the reader gave it. If any is new or gone, this is logged.
 
         Args:
-            data: The dataset.
+            data: The dataset as read; what has been edited in it since it was written comes first.
             stems: Stem of each image's files.
-            held: (N,) bool, the format itself holds the id and the fields of the instance, which stay as read.
+            held: What the format holds itself.
+            held_rows: (N,) bool, the format itself holds the id and the fields of the instance, which stay as read.
             by_id: The format itself holds ids, by which instances find their rows before all else.
         """
         if not self._ids.images and not self._ids.categories:
             return data
+        return _merge_read(self._restore(data, stems, held_rows, by_id), data, held or Held())
+
+    def restore_by_id(self, data: Annotations, stems: Sequence[str], held: Held) -> Annotations:
+        """Restore a dataset of a format that holds ids and extras itself.
+
+        An instance whose id is in the file is the one with that id, wherever it has been moved to.
+        """
+        restored = self.restore(data, stems, held, by_id=True)
+        if restored is data:
+            return data
+        known = {str(row.id): row.id for image in self._ids.images.values() for row in image.annotations}
+        final, taken = list(restored.ids), {*restored.ids}
+        for i, read in enumerate(data.ids):  # one that has been moved to another image
+            if (id := known.get(str(read))) is not None and id not in taken:
+                final[i] = id
+                taken.add(id)
+        return replace(restored, ids=final)
+
+    def _restore(
+        self, data: Annotations, stems: Sequence[str], held: Sequence[bool] | None, by_id: bool
+    ) -> Annotations:
         known_as = {c.written: c.name for c in self._ids.categories if c.written}
         own = [replace(c, name=known_as.get(c.name, c.name)) for c in data.categories]
         data = replace(data, categories=tuple(own))
@@ -320,7 +323,7 @@ def match_rows(
         boxes: (n, 4) xyxy boxes of the instances.
         names: n names of their classes.
         rows: The rows.
-        ids: Texts of their ids.
+        ids: n texts of the ids of the instances.
 
     Returns:
         For the index of each instance that matches, its row, and whether the box is still the same.
@@ -395,39 +398,8 @@ class Held:
     columns: Collection[str] = ()
 
 
-def restore(ids: Ids, data: Annotations, stems: Sequence[str], held: Held) -> Annotations:
-    """Restore what an ids file holds in a dataset of a format that holds ids and extras itself.
-
-    What has been read may have been edited since, so it comes first: extras are merged, see `merge_edits`, and an
-    instance whose id is in the file is the one with that id, wherever it has been moved to.
-
-    Args:
-        ids: The file.
-        data: The dataset as read.
-        stems: Stem of each image's files.
-        held: What the format holds itself.
-    """
-    restored, known = ids.restore(data, stems, by_id=True), ids.by_text
-    if restored is data:
-        return data
-    final, taken = list(restored.ids), {*restored.ids}
-    for i, read in enumerate(data.ids):  # one that has been moved to another image
-        if (id := known.get(str(read))) is not None and id not in taken:
-            final[i] = id
-            taken.add(id)
-    return merge_read(replace(restored, ids=final), data, held)
-
-
-def merge_read(restored: Annotations, read: Annotations, held: Held) -> Annotations:
-    """Return restored annotations with what was read, which may have been edited since; see `merge_edits`.
-
-    Args:
-        restored: The dataset with what its ids file holds.
-        read: The dataset as read.
-        held: What the format holds itself.
-    """
-    if restored is read:
-        return read
+def _merge_read(restored: Annotations, read: Annotations, held: Held) -> Annotations:
+    """Return restored annotations with what was read, which may have been edited since; see `merge_edits`."""
 
     def merge(known: bytes | None, read: bytes | None, hold: Hold, source: str | None) -> bytes | None:
         old = {} if known is read else decode_extras(known)

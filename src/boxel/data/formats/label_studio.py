@@ -32,7 +32,7 @@ from boxel.data.formats.geometry import (
     rotate_box,
     to_polygons,
 )
-from boxel.data.formats.identity import Held, Ids, restore
+from boxel.data.formats.identity import Held, Ids
 from boxel.data.formats.label_studio_config import CONFIG_FILE, number_categories, read_config
 from boxel.data.formats.label_studio_writer import FILE, KNOWN, LOCAL, UNNAMED, region_fields
 from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
@@ -81,11 +81,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     as source. A task that nobody has annotated, or that was skipped, is left out: its image may be full of objects.
 
     Choices, texts and ratings are kept in the extras as ``attributes``; ``label_config.xml`` beside the file, if there
-    is one, lists the classes.
-
-    Args:
-        path: The file, or its folder.
-        images: Folder of the images, if it is not ``images/`` or the folder of the file.
+    is one, lists the classes. The images are in ``images/`` or beside the file, unless their folder is given.
     """
     file = _find_file(path) or path
     if file.is_dir():
@@ -107,7 +103,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     names = [*categories, *sorted(set(reader.labels) - set(categories))]
     rows.sort_labels(reader.labels, names)
     data = rows.build(root, number_categories(names, categories), file)
-    return restore(ids, data, stems, Held(_hold_region, _hold_image))
+    return ids.restore_by_id(data, stems, Held(_hold_region, _hold_image))
 
 
 def _decode_list(content: bytes) -> list[Raw]:
@@ -362,13 +358,8 @@ def _find_kind(type: str, value: Mapping[str, Any]) -> str:
 
 def find_labels(value: Mapping[str, Any]) -> list[str]:
     """Return the labels of a region."""
-    return [
-        label
-        for key in value
-        if key.endswith("labels")
-        for label in get_list(value, key)
-        if isinstance(label, str)
-    ]
+    lists = [get_list(value, key) for key in value if key.endswith("labels")]
+    return [label for labels in lists for label in labels if isinstance(label, str)]
 
 
 def _image_extras(data: dict[str, Any]) -> dict[str, Any]:

@@ -40,13 +40,8 @@ def write(data: Annotations, path: Path, polygons: bool = False, simplify: float
     A polygon of one ring stays one, any other mask becomes a brush mask, and the rest are boxes; quality becomes the
     score, and the id the name of the region. ``label_config.xml`` is the labeling configuration for the project. An
     image that came from Label Studio keeps the address that it had there, any other gets one for local files below the
-    new folder. `IDS_FILE` holds what the tasks have no place for.
-
-    Args:
-        data: The dataset.
-        path: The folder.
-        polygons: Write all masks as polygons, with their parts and holes in keyhole form.
-        simplify: Do so, with outlines that differ by this many pixels at most.
+    new folder. `IDS_FILE` holds what the tasks have no place for. With ``polygons`` all masks are polygons, with their
+    parts and holes in keyhole form; with ``simplify`` these differ by that many pixels at most.
     """
     export = Export(data, path, "Label Studio", "images", tolerance=simplify)
     as_polygons = polygons or simplify is not None

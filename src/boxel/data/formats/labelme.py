@@ -36,7 +36,7 @@ from boxel.data.formats.builder import (
 from boxel.data.formats.coco_rows import to_id
 from boxel.data.formats.extras import encode_extras
 from boxel.data.formats.geometry import ellipse_points, enclose, encode_visible, find_code_box, to_polygons
-from boxel.data.formats.identity import IDS_FILE, Held, Ids, hold_keys, merge_read
+from boxel.data.formats.identity import IDS_FILE, Held, Ids, hold_keys
 from boxel.data.formats.labelme_writer import CORNERED, SHAPE_DEFAULTS, SHAPE_FIELDS, VERSION, compute_digest
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
@@ -135,7 +135,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     data = rows.build(images or folder, categories, path)
     own = Held(hold_keys("flags", "description", "group_id", "shape_type"), _hold_image)
-    return merge_read(ids.restore(data, stems, held), data, own)
+    return ids.restore(data, stems, own, held)
 
 
 def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:

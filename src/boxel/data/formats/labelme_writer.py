@@ -39,12 +39,8 @@ def write(data: Annotations, path: Path, simplify: float | None = None) -> list[
 
     The parts of a mask become polygons of one group. Each shape holds its id and what COCO would hold, in keys that
     LabelMe keeps: ``quality``, ``source``, ``trusted``, ``iscrowd``, ``area``, and ``bbox`` if the box is not the
-    extent of the shape; by ``written`` it is known whether the shape has been edited.
-
-    Args:
-        data: The dataset.
-        path: The folder.
-        simplify: Maximum distance in pixels of an outline from its mask; see `trace_outline`.
+    extent of the shape; by ``written`` it is known whether the shape has been edited. For ``simplify`` see
+    `trace_outline`.
     """
     export = Export(data, path, "LabelMe", tolerance=simplify, untrusted=True)
     for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):

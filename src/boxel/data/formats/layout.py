@@ -311,8 +311,7 @@ class Export:
 
     def write_ids(self) -> None:
         """Write `IDS_FILE`."""
-        names, columns = self.class_names, (self.boxes, self.mask_areas)
-        write_ids(self.data, self.folder, self.stems, self.rows, *columns, names)
+        write_ids(self)
 
     def name_classes(self, clean: Callable[[str], str]) -> list[str]:
         """Return the name of each class as the format can hold it; see `name_classes`."""

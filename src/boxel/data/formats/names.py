@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-from boxel.data.image_names import choose_path, find_stem, fold_name, split_path, to_posix
+from boxel.data.image_names import NameIndex, fold_name, split_path, to_posix
 from boxel.data.images import SUFFIXES, image_size
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
@@ -114,7 +113,7 @@ class ImageFinder:
         if self.is_empty:
             return None
         for start in range(len(parts)):
-            if tail := self._files.by_path.get("/".join(parts[start:])):
+            if (tail := "/".join(parts[start:])) in self._known:
                 return tail
         found = self.find_equal(stated)
         found = found if len(found) == 1 or not stem else self.find_equal(stem)
@@ -122,15 +121,13 @@ class ImageFinder:
 
     def find_equal(self, stated: str) -> list[str]:
         """Find the images below the folder that fit a name equally well by their base name, or else by their stem."""
-        files, parts = self._files, split_path(stated)
-        base = fold_name("".join(parts[-1:]))
-        found = files.by_name.get(base) or files.by_stem.get(base) or files.by_stem.get(find_stem(base), [])
-        return [found[k] for k in choose_path(parts, [path.split("/") for path in found])]
+        return [self._index.paths[k] for k in self._index.find(stated)]
 
     def find_beside(self, label: str) -> str | None:
         """Find the one image that has the folder and the stem of a label file, which is given without its suffix."""
         parent, _, stem = fold_name(label).rpartition("/")
-        found = [p for p in self._files.by_stem.get(stem, []) if fold_name(p).rpartition("/")[0] == parent]
+        found = [self._index.paths[k] for k in self._index.by_stem.get(stem, [])]
+        found = [path for path in found if fold_name(path).rpartition("/")[0] == parent]
         found = [path for path in found if _without_suffix(path) == label] or found
         return found[0] if len(found) == 1 else None
 
@@ -144,7 +141,7 @@ class ImageFinder:
     @property
     def is_empty(self) -> bool:
         """There is no image in the folder."""
-        return not self._files.by_path
+        return not self._known
 
     @cached_property
     def videos(self) -> ImageFinder:
@@ -152,22 +149,12 @@ class ImageFinder:
         return ImageFinder(self.folder, VIDEO_SUFFIXES)
 
     @cached_property
-    def _files(self) -> _Files:
-        files = _Files({}, defaultdict(list), defaultdict(list))
-        for path in _walk(self.folder, self.suffixes):
-            base = PurePosixPath(fold_name(path))
-            files.by_path[path] = path
-            files.by_name[base.name].append(path)
-            files.by_stem[base.stem].append(path)
-        return files
+    def _index(self) -> NameIndex:
+        return NameIndex(list(_walk(self.folder, self.suffixes)))
 
-
-class _Files(NamedTuple):
-    """The images in a folder by their path, and by base name and stem; see `fold_name`."""
-
-    by_path: dict[str, str]
-    by_name: dict[str, list[str]]
-    by_stem: dict[str, list[str]]
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self._index.paths)
 
 
 def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[str]:

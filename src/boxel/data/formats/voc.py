@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes, read_text
 from boxel.data.formats.extras import encode_extras
-from boxel.data.formats.identity import Held, Ids, merge_read
+from boxel.data.formats.identity import Held, Ids
 from boxel.data.formats.names import list_files, pair_labels, stay_inside
 from boxel.data.formats.voc_pngs import VOID, read_png
 from boxel.data.formats.voc_writer import CLASSES as CLASSES
@@ -123,9 +123,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             more = encode_extras(one.extras)
             rows.add(f"{xml.stem}:{k}", index, order.index(one.name), box, text, extras=more)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
-    built = rows.build(root, categories, path)
-    restored = ids.restore(built, [xml.stem for xml in parsed])
-    data = merge_read(restored, built, Held(hold_object, hold_image))
+    stems = [xml.stem for xml in parsed]
+    data = ids.restore(rows.build(root, categories, path), stems, Held(hold_object, hold_image))
     names = [category.name for category in data.categories]  # restored in their own order
     # The maps of a folder that was written from masks show no more than these.
     if names != order and data.has_segmentation.any():

@@ -21,7 +21,7 @@ import numpy as np
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.extras import decode_extras, encode_extras, get_list
-from boxel.data.formats.identity import Held, Ids, hold_keys, merge_read
+from boxel.data.formats.identity import Held, Ids, hold_keys
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import named_folder
 from boxel.data.formats.rotated import CORNERS
@@ -166,7 +166,7 @@ def build(
     categories = [Category(class_id, name) for class_id, name in names.items()]
     kept = {key: config[key] for key in ("kpt_shape", "flip_idx") if key in config}
     data = rows.build(root, categories, path, encode_extras({"yolo": kept} if kept else {}))
-    data = merge_read(ids.restore(data, [pair.key for pair in pairs]), data, Held(hold_keys(*held)))
+    data = ids.restore(data, [pair.key for pair in pairs], Held(hold_keys(*held)))
     if "keypoints" in held:
         data.extras[:] = [_count_keypoints(extras) for extras in data.extras]
     return data

@@ -44,14 +44,7 @@ def write(
     If any object has a mask, this is a segmentation dataset: a box would be taken for a mask there, so that objects
     without a mask are left out. Else the boxes are written, with keypoints if their number is known. Images of a split
     go into a folder of its name. Classes are numbered from 0 as Ultralytics requires, and coordinates are clipped to
-    the image, since it refuses images with others.
-
-    Args:
-        data: The dataset.
-        path: The folder.
-        simplify: Maximum distance in pixels of an outline from its mask, 0 for none; if None, it is chosen so that each
-            keeps a mask IoU of 0.99.
-        untrusted: What becomes of masks that are not trusted: of `UNTRUSTED`.
+    the image, since it refuses images with others. For ``simplify`` see `trace_outline`, for ``untrusted`` `UNTRUSTED`.
     """
     if untrusted not in UNTRUSTED:
         hint = nearest(untrusted, list(UNTRUSTED))

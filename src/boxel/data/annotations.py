@@ -23,7 +23,7 @@ from boxel.data.images import image_size
 from boxel.data.issues import Issue
 from boxel.data.sharing import SharedFile
 from boxel.masks.rle import Rle, Segmentation, decode, polygon_area, to_rle
-from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError, import_package, nearest
 from boxel.utils.printable import count_noun
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ _INSTANCE_DTYPES = {
 }
 COLUMNS = {"widths": np.int32, "heights": np.int32} | _INSTANCE_DTYPES
 """The types of the columns that are arrays, of images and of instances."""
+
+_IMAGE_LISTS = ("image_ids", "paths", "label_maps", "image_extras", "splits")
 
 
 @dataclass(frozen=True)
@@ -203,14 +205,9 @@ class Annotations:
         Raises:
             BoxelError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise BoxelError(
-                "to_frame() needs pandas, which is not installed; pip install pandas."
-            ) from error
+        pandas = import_package("pandas", "to_frame()")
         names = np.array([category.name for category in self.categories] or [""], dtype=object)
-        columns: dict[str, Any] = {
+        columns = {
             "id": self.ids,
             "image_id": [self.image_ids[image] for image in self.image_index],
             "file_name": [self.paths[image] for image in self.image_index],
@@ -328,7 +325,7 @@ class Annotations:
         Args:
             keep: (N,) bool, or indices in the order wanted.
         """
-        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, dtype=np.int64)
+        keep = _to_indices(keep)
         columns = {name: getattr(self, name)[keep] for name in _INSTANCE_DTYPES}
         return replace(self, ids=[self.ids[i] for i in keep], **columns)
 
@@ -338,21 +335,13 @@ class Annotations:
         Args:
             keep: (I,) bool, or indices in the order wanted.
         """
-        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, dtype=np.int64)
+        keep = _to_indices(keep)
         new_index = np.full(len(self), -1, dtype=np.int32)
         new_index[keep] = np.arange(len(keep), dtype=np.int32)
         inside = self.select_instances(new_index[self.image_index] >= 0)
-        return replace(
-            inside,
-            image_ids=[self.image_ids[i] for i in keep],
-            paths=[self.paths[i] for i in keep],
-            label_maps=[self.label_maps[i] for i in keep],
-            image_extras=[self.image_extras[i] for i in keep],
-            splits=[self.splits[i] for i in keep],
-            widths=self.widths[keep],
-            heights=self.heights[keep],
-            image_index=new_index[inside.image_index],
-        )
+        columns: dict[str, Any] = {name: [getattr(self, name)[i] for i in keep] for name in _IMAGE_LISTS}
+        columns |= {"widths": self.widths[keep], "heights": self.heights[keep]}
+        return replace(inside, image_index=new_index[inside.image_index], **columns)
 
     def select_categories(self, names: Sequence[str]) -> Annotations:
         """Keep only the named categories, relabeled in the order given.
@@ -378,9 +367,8 @@ class Annotations:
         renamed = [names.get(name, name) for name in known]
         kept = list(dict.fromkeys(renamed))
         new_label = np.array([kept.index(name) for name in renamed], dtype=np.int32)
-        return self.relabel(
-            new_label, [replace(self.categories[renamed.index(name)], name=name) for name in kept]
-        )
+        categories = [replace(self.categories[renamed.index(name)], name=name) for name in kept]
+        return self.relabel(new_label, categories)
 
     def class_agnostic(self, name: str = OBJECT) -> Annotations:
         """Merge all categories into one."""
@@ -418,7 +406,7 @@ class Annotations:
             instances: (N,) bool, or indices.
         """
         kept = np.full(len(self.labels), None, dtype=object)
-        rows = np.asarray(instances, dtype=None if len(instances) else np.int64)
+        rows = _to_indices(instances)
         kept[rows] = self.segmentations[rows]
         return replace(self, segmentations=kept, label_maps=[None] * len(self))
 
@@ -434,6 +422,12 @@ class Annotations:
     def _by_image(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         order = np.argsort(self.image_index, kind="stable")
         return order, np.searchsorted(self.image_index[order], np.arange(len(self) + 1))
+
+
+def _to_indices(chosen: Sequence[int] | NDArray[np.bool_ | np.integer]) -> NDArray[np.int64]:
+    """Return what is chosen by indices, or by True for each, as indices."""
+    is_mask = np.asarray(chosen).dtype == bool
+    return np.flatnonzero(chosen) if is_mask else np.asarray(chosen, dtype=np.int64)
 
 
 def _area_of_code(code: Mapping[str, Any]) -> float | None:

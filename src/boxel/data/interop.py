@@ -7,7 +7,6 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from boxel.data.formats.builder import Builder
 from boxel.data.image_names import to_integer
 from boxel.data.images import image_size
 from boxel.masks.rle import decode, encode
-from boxel.utils.errors import BoxelError, first_line
+from boxel.utils.errors import BoxelError, first_line, import_package
 from boxel.utils.files import atomic_path
 from boxel.utils.printable import count_noun, name_some
 
@@ -51,7 +50,7 @@ def to_supervision(data: Annotations) -> DetectionDataset:
         >>> to_supervision(scenes).annotations[str(scenes.image_path(0))].mask.shape
         (5, 64, 96)
     """
-    supervision = _import("supervision")
+    supervision = import_package("supervision", "this")
     found = {}
     for image in range(len(data)):
         own = data.instances_in(image)
@@ -118,7 +117,7 @@ def to_huggingface(data: Annotations) -> Dataset:
         >>> to_huggingface(example_scenes()).column_names  # doctest: +SKIP
         ['image', 'image_id', 'width', 'height', 'objects']
     """
-    datasets = _import("datasets")
+    datasets = import_package("datasets", "this")
     value = datasets.Value
     objects = {
         "id": value("string"),
@@ -167,7 +166,7 @@ def from_huggingface(dataset: Dataset, images: str | Path) -> Annotations:
     features = _features_of_objects(dataset)
     classes = getattr(features.get("category"), "names", None)
     rows, most, bad = Builder(), 0, list[str]()
-    stored = dataset.cast_column("image", _import("datasets").Image(decode=False))
+    stored = dataset.cast_column("image", import_package("datasets", "this").Image(decode=False))
     for number, row in enumerate(stored):
         try:
             content, suffix = _read_stored(row["image"])
@@ -263,10 +262,3 @@ def _as_id(value: Any) -> int | str:
     text = str(value)
     number = to_integer(text)
     return number if str(number) == text else text
-
-
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise BoxelError(f"this needs {name}, which is not installed; pip install {name}.") from error

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MATRIX, _COMPRESSED = 14, 15
+_COMPRESSED = 15
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _CELL, _STRUCT = 1, 2
@@ -133,9 +133,8 @@ def _parse(data: memoryview, order: str, depth: int = 0) -> Any:
         return [_parse(content, order, depth + 1) if content else None for _, content in items]
     rest = list(islice(_elements(data, order), 3, _MAX_FIELDS + 6))
     if kind in _CLASSES:
-        return _convert(_numbers(*rest[0], order) if rest else np.empty(0), _CLASSES[kind]).reshape(
-            shape, order="F"
-        )
+        numbers = _numbers(*rest[0], order) if rest else np.empty(0)
+        return _convert(numbers, _CLASSES[kind]).reshape(shape, order="F")
     if kind != _STRUCT:
         return None
     width = max(int(_numbers(*rest[0], order)[0]), 1) if len(rest) > 1 else 1

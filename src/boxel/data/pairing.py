@@ -22,9 +22,7 @@ def pair_images(data: Annotations, other: Annotations) -> list[int | None]:
     known, own = ImageNames(other), ImageNames(data)
     found = [known.find_name(str(data.image_path(image))) for image in range(len(data))]
     back = [own.find_name(str(other.image_path(image))) for image in range(len(other))]
-    pairs = [
-        index if index is not None and back[index] == image else None for image, index in enumerate(found)
-    ]
+    pairs = [k if k is not None and back[k] == image else None for image, k in enumerate(found)]
     free = {index for index, path in enumerate(other.paths) if path} - set(pairs)
     by_stem = {stem: index for index, stem in enumerate(file_stems(other.paths)) if index in free}
     for image, stem in enumerate(file_stems(data.paths)):

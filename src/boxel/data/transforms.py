@@ -87,9 +87,8 @@ class _RandomCrop(torch.nn.Module):
 
 def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:
     """Return the fields that are dropped together with a box, beside masks."""
-    return tuple(
-        sample[1][name] for name in ("labels", "iscrowd", "has_mask", "quality") if name in sample[1]
-    )
+    target = sample[1]
+    return tuple(target[name] for name in ("labels", "iscrowd", "has_mask", "quality") if name in target)
 
 
 class RandomScaleCrop(torch.nn.Module):

@@ -7,7 +7,9 @@ its name in Python (`val_images`); the command line renders it as the flag (`--v
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
 from os import PathLike
+from typing import Any
 
 
 class BoxelError(Exception):
@@ -92,6 +94,20 @@ def missing_extra(what: str, error: ImportError, extra: str | None = None) -> Mi
     return MissingExtraError(
         f"{what} needs {package}, which is not installed; pip install 'boxel[{extra}]'{hint}."
     )
+
+
+def import_package(name: str, what: str) -> Any:
+    """Import a package of no extra, or raise a :class:`BoxelError` that names what needs it.
+
+    Examples:
+        >>> import_package("no_such", "a plot")
+        Traceback (most recent call last):
+        boxel.utils.errors.BoxelError: a plot needs no_such, which is not installed; pip install no_such.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise BoxelError(f"{what} needs {name}, which is not installed; pip install {name}.") from error
 
 
 def one_line(error: object, limit: int = 120) -> str:

@@ -7,6 +7,7 @@ column too: ``ann_id``, ``label``, ``counts`` (the run-length code of a mask of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -479,14 +480,11 @@ def _split_codes(
     decoder = msgspec.json.Decoder(_Code)
     for text, size in zip(segmentations, sizes.tolist(), strict=True):
         code = None
-        if text is not None:
-            try:
-                code = decoder.decode(text)
-            except msgspec.MsgspecError:
-                code = None
-        fits = code is not None and list(code.size) == size
-        codes.append(code.counts if code is not None and fits else None)
-        others.append(None if text is None or fits else text.decode())
+        with contextlib.suppress(msgspec.MsgspecError):  # it is not a code
+            code = decoder.decode(text or b"")
+        counts = code.counts if code is not None and list(code.size) == size else None
+        codes.append(counts)
+        others.append(None if text is None or counts is not None else text.decode())
     return codes, others
 
 

@@ -33,12 +33,8 @@ KNOWN = frozenset(
 )
 """Attributes of shapes that have a place of their own; others stay under ``cvat``."""
 
-
 ID_ATTRIBUTE = "boxel_id"
 """Attribute of a shape that holds the id of its object."""
-
-OWN = frozenset(["occluded", "z_order", "group_id", "attributes", "cvat"])
-"""Keys of extras of which the XML holds all there is."""
 
 
 def write(data: Annotations, path: Path, polygons: bool = False, simplify: float | None = None) -> list[str]:
@@ -57,7 +53,7 @@ def write(data: Annotations, path: Path, polygons: bool = False, simplify: float
         "holds one ring per polygon",
         needs="CVAT needs finite numbers",
         others=export.describe_tight_boxes(),
-        held=[*OWN, CORNERS, "image tags"],
+        held=["occluded", "z_order", "group_id", "attributes", "cvat", CORNERS, "image tags"],
     )
 
 

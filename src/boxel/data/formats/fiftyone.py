@@ -219,9 +219,8 @@ class _Reader:
         named = [tag for tag in tags if standard_split(tag) in SPLITS]
         split = named[0] if len(named) == 1 else None
         own = [key for key in sample if key[0] != "_" and key not in ("filepath", "tags")]
-        extras: dict[str, Any] = {
-            "attributes": {key: v for key in own if (v := _plain(sample[key])) is not None}
-        }
+        attributes = {key: value for key in own if (value := _plain(sample[key])) is not None}
+        extras: dict[str, Any] = {"attributes": attributes}
         extras |= {"tags": [tag for tag in tags if tag != split], "fiftyone": _id(sample)}
         extras = {key: value for key, value in extras.items() if value}
         name = name.removeprefix("data/")

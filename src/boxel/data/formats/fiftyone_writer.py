@@ -19,7 +19,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import ANY, decode_extras, get_dict, get_list
 from boxel.data.formats.layout import Export
 from boxel.masks.rle import decode_in_box
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import import_package
 
 if TYPE_CHECKING:
     import fiftyone
@@ -75,11 +75,7 @@ def to_fiftyone(data: Annotations, name: str | None = None) -> fiftyone.Dataset:
         >>> to_fiftyone(example_scenes()).count("ground_truth.detections")  # doctest: +SKIP
         5
     """
-    try:
-        import fiftyone
-    except ImportError as error:
-        what = "to_fiftyone() needs fiftyone, which is not installed; pip install fiftyone."
-        raise BoxelError(what) from error
+    fiftyone = import_package("fiftyone", "to_fiftyone()")
     samples = []
     for image in range(len(data)):
         objects = [fiftyone.Detection(**fields) for _, fields, _, _ in _objects(data, image, data.rle)]

@@ -24,9 +24,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         width, height = data.image_size(image)
         rles, properties = [], []
         for row in data.instances_in(image).tolist():
-            left, top, right, bottom = (
-                data.boxes[row].round().clip(0, [width, height] * 2).astype(int).tolist()
-            )
+            corners = data.boxes[row].round().clip(0, [width, height] * 2)
+            left, top, right, bottom = corners.astype(int).tolist()
             box = np.ones((max(bottom - top, 0), max(right - left, 0)), dtype=bool)
             mask = data.rle(row, (height, width)) if data.has_mask[row] else None
             rles.append(mask or encode_in_box(box, left, top, height, width))

@@ -334,9 +334,8 @@ def match_rows(
     same_box = np.abs(boxes[:, None] - written[None]).max(axis=2) <= _SAME
     same_class = np.array(names, dtype=object)[:, None] == np.array([r.category for r in rows], dtype=object)
     overlap = box_iou(boxes, written)
-    score = np.select(
-        [same_box & same_class, same_class & (overlap >= _MIN_IOU), same_box], [3.0, 1 + overlap, 1.0], 0.0
-    )
+    conditions = [same_box & same_class, same_class & (overlap >= _MIN_IOU), same_box]
+    score = np.select(conditions, [3.0, 1 + overlap, 1.0], 0.0)
     if ids is not None:
         score += 4.0 * (np.array(ids)[:, None] == np.array([str(row.id) for row in rows]))
     # Of equal pairs the ones with the closest places come first: duplicates keep their order.

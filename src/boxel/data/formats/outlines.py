@@ -164,9 +164,7 @@ def _search(contours: Sequence[_Contour], target: Rle) -> tuple[list[NDArray[np.
     expected = (1 - MIN_IOU) * float(coco_mask.area(target)) / (_EXPECTED_LOSS * length)
     level = min(int(np.searchsorted(_TOLERANCES, expected)), len(_TOLERANCES) - 1)
     # Without the steps of slopes there are far fewer points to simplify.
-    contours = [
-        contour._replace(middles=_drop_points(contour.middles, _TOLERANCES[0])) for contour in contours
-    ]
+    contours = [c._replace(middles=_drop_points(c.middles, _TOLERANCES[0])) for c in contours]
     best, best_iou, step = None, 0.0, 0
     while 0 <= level < len(_TOLERANCES):
         simple = _simplify(contours, _TOLERANCES[level])

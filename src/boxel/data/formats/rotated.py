@@ -67,9 +67,10 @@ def _read_corners(extras: dict[str, Any], box: NDArray[np.float64]) -> NDArray[n
 def is_rotated(extras: dict[str, Any], box: NDArray[np.float64]) -> bool:
     """Return whether an instance was read from a box that is turned, so that its corners are not those of a mask."""
     corners = _read_corners(extras, box)
-    return corners is not None and bool(
-        np.abs(corners - np.roll(corners, 1, axis=0)).min(axis=1).max() > _SAME
-    )
+    if corners is None:
+        return False
+    sides = np.abs(corners - np.roll(corners, 1, axis=0))
+    return bool(sides.min(axis=1).max() > _SAME)
 
 
 def find_mask_corners(segmentation: Segmentation | None, rle: Rle | None) -> list[list[float]] | None:

@@ -167,6 +167,5 @@ def _context_table(file: Path, classes: Set[str]) -> dict[int, str]:
         raise BoxelError(
             f"{file}: it lacks {missing[0]!r}, which PASCAL-Context's labels.txt has; use that file."
         )
-    return {0: "background"} | {
-        value: name if name in classes else "background" for value, name in published.items()
-    }
+    known = {value: name if name in classes else "background" for value, name in published.items()}
+    return {0: "background"} | known

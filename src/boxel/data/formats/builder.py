@@ -201,11 +201,9 @@ def read_head(path: Path, size: int = 1 << 16) -> bytes:
     """Read the first bytes of a text file, all if -1, without a byte order mark; UTF-16 that has one is converted."""
     with open(path, "rb") as stream:
         head = stream.read(size)
-    return (
-        head.decode("utf-16", "ignore").encode()
-        if head.startswith(_UTF16)
-        else head.removeprefix(codecs.BOM_UTF8)
-    )
+    if head.startswith(_UTF16):
+        return head.decode("utf-16", "ignore").encode()
+    return head.removeprefix(codecs.BOM_UTF8)
 
 
 def read_utf8(path: Path) -> bytes:

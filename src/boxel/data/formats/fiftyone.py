@@ -370,8 +370,8 @@ def unpack_mask(content: bytes, max_pixels: int) -> NDArray[np.bool_]:
         raise ValueError("it is larger than its image, or truncated")
     file = io.BytesIO(expanded)
     version = np.lib.format.read_magic(file)
-    headers = np.lib.format
-    read_header = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
+    npy = np.lib.format
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, is_fortran, dtype = read_header(file)
     if dtype.kind not in "buif" or len(shape) != 2:
         raise ValueError(f"an array of {len(shape)} dimensions and type {dtype}")

@@ -323,9 +323,8 @@ class _Reader:
         for key, (kind, subject, outcome) in _SUMMARIES.items():
             if count := self.counts[key]:
                 repair = "left out" if "left out" in outcome else ""
-                self.rows.report(
-                    kind, self.file, f"{subject}: {count}; {outcome}.", repair=repair, count=count
-                )
+                what = f"{subject}: {count}; {outcome}."
+                self.rows.report(kind, self.file, what, repair=repair, count=count)
         for kind, count in self.left_out.items():
             what = f"{count} x {kind}: not a box, a polygon, an ellipse or a brush mask; left out."
             self.rows.report("not-an-object", self.file, what, count=count)

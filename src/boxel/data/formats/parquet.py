@@ -63,10 +63,10 @@ class _Dataset(Facts):
 
 def recognize(path: Path) -> bool:
     """Return whether this is a Parquet file, or a folder of some."""
-    file = next(iter(_files_in(path)), path)
-    if file.suffix.lower() != SUFFIX:
+    first = next(iter(_files_in(path)), None)
+    if first is None or first.suffix.lower() != SUFFIX:
         return False
-    with open(file, "rb") as stream:
+    with open(first, "rb") as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 

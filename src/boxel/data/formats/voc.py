@@ -123,8 +123,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             more = encode_extras(one.extras)
             rows.add(f"{xml.stem}:{k}", index, order.index(one.name), box, text, extras=more)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
-    stems = [xml.stem for xml in parsed]
-    data = ids.restore(rows.build(root, categories, path), stems, Held(hold_object, hold_image))
+    built = rows.build(root, categories, path)
+    data = ids.restore(built, [xml.stem for xml in parsed], Held(hold_object, hold_image))
     names = [category.name for category in data.categories]  # restored in their own order
     # The maps of a folder that was written from masks show no more than these.
     if names != order and data.has_segmentation.any():

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 from msgspec import Raw
-from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.builder import MALFORMED, Builder, explain_json_error, parse_json, read_utf8
@@ -35,6 +34,7 @@ from boxel.data.formats.coco_rows import (
 )
 from boxel.data.formats.coco_videos import find_frames
 from boxel.data.formats.coco_writer import numeric_ids, with_original, write
+from boxel.data.formats.geometry import find_code_box
 from boxel.data.formats.names import ImageFinder, guess_root
 from boxel.data.image_names import to_integer, to_posix
 from boxel.data.splits import find_splits
@@ -328,10 +328,9 @@ def _extent(segmentation: Any, height: int, width: int) -> Sequence[float]:
     """Return the tight xyxy box of a segmentation."""
     if isinstance(segmentation, dict):
         try:
-            x, y, w, h = coco_mask.toBbox(to_rle(segmentation, height, width)).tolist()
+            return find_code_box(to_rle(segmentation, height, width))
         except Exception as error:  # pycocotools raises bare Exception
             raise ValueError(f"neither a bbox nor a segmentation that can be read: {error}") from error
-        return x, y, x + w, y + h
     points = np.concatenate([np.asarray(polygon, dtype=float).reshape(-1, 2) for polygon in segmentation])
     return *points.min(axis=0).tolist(), *points.max(axis=0).tolist()
 

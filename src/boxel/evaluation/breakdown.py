@@ -49,7 +49,7 @@ def break_down(truth: Annotations, instances: NDArray[np.int64], ious: NDArray[n
         ("per_class", truth.labels[instances], classes),
         ("per_size", np.digitize(areas, (SMALL, MEDIUM)), SIZES),
     )
-    order = [int(k) for k in np.argsort(ious, kind="stable") if np.isfinite(ious[k])]
+    order = np.argsort(ious, kind="stable")  # NaN comes last
     worst = [
         {
             "file_name": truth.paths[truth.image_index[instances[k]]],
@@ -58,7 +58,7 @@ def break_down(truth: Annotations, instances: NDArray[np.int64], ious: NDArray[n
             "class": classes[truth.labels[instances[k]]],
             "iou": float(ious[k]),
         }
-        for k in order[:_MAX_WORST]
+        for k in order[: min(_MAX_WORST, np.isfinite(ious).sum())].tolist()
     ]
     return {name: _group(keys, names, ious) for name, keys, names in groups} | {"worst": worst}
 

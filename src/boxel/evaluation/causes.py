@@ -139,7 +139,8 @@ def _sample(truth: Annotations, results: Sequence[Result]) -> list[_Image]:
     """Return some images with their best detections, evenly spread over those with both boxes and detections."""
     groups = group_by_image(truth, results)
     usable = truth.has_box & ~truth.iscrowd
-    shared = [image for image in groups if usable[truth.instances_in(image)].any()]
+    counts = np.bincount(truth.image_index[usable], minlength=len(truth))
+    shared = [image for image in groups if counts[image]]
     ids = np.array([category.id for category in truth.categories], dtype=np.int64)
     images = []
     for image in shared[:: len(shared) // _MAX_IMAGES + 1]:

@@ -31,6 +31,7 @@ Result: TypeAlias = dict[str, Any]
 """One detection, as in the COCO results format."""
 
 _CHUNK = 512  # masks that are checked together
+_MEASURED = 128  # masks that are measured together; pycocotools fails for more than 255
 
 
 def to_results(data: Annotations) -> list[Result]:
@@ -69,11 +70,12 @@ def has_masks(results: Sequence[Result]) -> bool:
 
 def get_boxes(results: Sequence[Result]) -> NDArray[np.float64]:
     """Return the (N, 4) float64 xywh boxes of results; a result without a box has the tight box of its mask."""
-    boxes = [result.get("bbox") for result in results]
-    boxes = [
-        coco_mask.toBbox(r["segmentation"]) if b is None else b for r, b in zip(results, boxes, strict=True)
-    ]
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    boxes = (
+        result["bbox"] if result.get("bbox") is not None else coco_mask.toBbox(result["segmentation"])
+        for result in results
+    )
+    numbers = itertools.chain.from_iterable(boxes)
+    return np.fromiter(numbers, dtype=np.float64, count=4 * len(results)).reshape(-1, 4)
 
 
 def fill_box(box: Sequence[float], height: int, width: int) -> Rle:
@@ -248,7 +250,8 @@ def coco_areas(truth: Annotations) -> NDArray[np.float64]:
 
 def code_areas(codes: Sequence[Rle]) -> NDArray[np.float64]:
     """Return the (N,) areas of masks in pixels."""
-    return np.array([coco_mask.area(code) for code in codes], dtype=np.float64)
+    parts = [coco_mask.area(codes[k : k + _MEASURED]) for k in range(0, len(codes), _MEASURED)]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def fill_in_sizes(truth: Annotations, results: Sequence[Result] = (), required: bool = True) -> Annotations:

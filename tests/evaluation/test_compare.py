@@ -9,7 +9,7 @@ import pytest
 
 from boxel.cli import main
 from boxel.data import example_scenes, write
-from boxel.evaluation import compare, evaluate, instance_ious, paired_bootstrap, to_results
+from boxel.evaluation import EvaluateConfig, compare, evaluate, instance_ious, paired_bootstrap, to_results
 from boxel.evaluation.bootstrap import draw_images, paired_difference
 from boxel.evaluation.compare import _without_classes_if_any
 from boxel.evaluation.scores import MaskScores
@@ -132,6 +132,18 @@ def test_all_are_compared_without_classes_if_one_knows_none(files, caplog):
     assert [one.metrics["mask"]["AP"] for one in same] == pytest.approx([1, 1])
     assert "not all subjects know classes, so that all are compared without" in caplog.text
     assert _without_classes_if_any(found[1:] * 2, truth, {}) == found[1:] * 2
+
+
+def test_a_comparison_without_classes_keeps_categories_and_errors(files):
+    truth, everything, _ = files
+    name = truth.categories[0].name
+    config, rows = EvaluateConfig(categories=[name], boundary=False), json.loads(everything.read_text())
+    agnostic = evaluate(rows, truth, config=replace(config, class_agnostic=True))
+    other = replace(evaluate(rows, truth, config=config), errors=["a.jpg is damaged."])
+    again = _without_classes_if_any([agnostic, other], truth, {"config": config})[1]
+    count = int((truth.labels == 0).sum())
+    assert again.metrics["instances"] == count < len(truth.ids)
+    assert again.errors == ["a.jpg is damaged."]
 
 
 def test_one_file_twice_gets_two_short_names(files):

@@ -46,6 +46,12 @@ def test_confusion_by_hand():
     assert metrics["mean_iou"] == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)
 
 
+def test_unlabeled_pixels_do_not_count_beside_255_classes():
+    """A dataset has at most 255 classes, and what is predicted as none of them is the 256th."""
+    matrix = confusion(np.array([254, 255, 255]), np.array([254, 0, 255]), 256)
+    assert np.argwhere(matrix).tolist() == [[254, 254]]
+
+
 def test_unlabeled_images_give_nan():
     metrics = semantic_metrics(confusion(np.full((2, 2), 255), np.zeros((2, 2), int), 3), ["a", "b", "c"])
     assert all(np.isnan(metrics[name]) for name in ("pixel_accuracy", "mean_class_accuracy", "mean_iou"))

@@ -58,6 +58,23 @@ def test_what_looks_the_same_is_listed_once(masks, tmp_path):
     assert 0 not in same.labels[instances(choose_next(replace(same, source=own), 10))]
 
 
+def test_masks_that_all_look_like_a_corrected_one_are_an_error(masks):
+    for path in masks.paths[1:]:
+        (masks.root / path).write_bytes((masks.root / masks.paths[0]).read_bytes())
+    discs = masks.select_instances(np.arange(0, 40, 2))
+    boxes, source = np.broadcast_to(discs.boxes[0], discs.boxes.shape), discs.source.copy()
+    source[0] = None
+    same = replace(discs, boxes=boxes, source=source)
+    with pytest.raises(
+        BoxelError, match="each mask that you have not corrected looks like one that you have"
+    ):
+        choose_next(same)
+    assert len(choose_next(same, random=True)) == 19
+    tiny = replace(same, boxes=np.broadcast_to([0.0, 0, 15, 40], boxes.shape))
+    with pytest.raises(BoxelError, match="sides of at least 16 pixels; choose without `random`"):
+        choose_next(tiny, random=True)
+
+
 def test_masks_of_the_user_and_boxes_without_a_mask_are_not_listed(masks):
     source, segmentations = masks.source.copy(), masks.segmentations.copy()
     source[:20], segmentations[20:30] = None, None

@@ -157,12 +157,18 @@ def _without_classes_if_any(
     if all(without) or not any(without):
         return found
     logger.warning("not all subjects know classes, so that all are compared without")
-    kept = {name: given[name] for name in ("images", "categories") if name in given}
-    how = kept | {"class_agnostic": True, "boundary": False}
-    return [
-        one if alone else replace(evaluate(one.results or [], truth, **how), kind=one.kind)
-        for one, alone in zip(found, without, strict=True)
-    ]
+    config = given.get("config") or EvaluateConfig()
+    again = {
+        "images": given.get("images"),
+        "categories": given.get("categories", config.categories),
+        "class_agnostic": True,
+        "boundary": False,
+    }
+
+    def repeat(one: Evaluation) -> Evaluation:
+        return replace(evaluate(one.results or [], truth, **again), kind=one.kind, errors=one.errors)
+
+    return [one if alone else repeat(one) for one, alone in zip(found, without, strict=True)]
 
 
 def _name(subjects: Sequence[str | Path]) -> list[str]:

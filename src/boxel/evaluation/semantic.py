@@ -65,7 +65,7 @@ def confusion(gt: NDArray[np.integer], pred: NDArray[np.integer], num_classes: i
     Args:
         gt: (H, W) labels in [0, num_classes), or 255 for unlabeled pixels, which do not count.
         pred: (H, W) labels in [0, num_classes).
-        num_classes: Number of classes, at most 255.
+        num_classes: Number of classes, at most 255, or 256 if the last one is only predicted.
 
     Returns:
         (num_classes, num_classes) counts of pixels; rows are true classes, columns predicted ones.
@@ -79,8 +79,10 @@ def confusion(gt: NDArray[np.integer], pred: NDArray[np.integer], num_classes: i
     """
     # A table of all pairs of bytes: one pass over the pixels, without a search for ignored ones first.
     pairs = np.bincount((gt.astype(np.intp) << 8 | pred).ravel(), minlength=2**16).reshape(256, 256)
+    ignored = pairs[IGNORE_INDEX].sum()
+    pairs[IGNORE_INDEX] = 0
     counts = pairs[:num_classes, :num_classes]
-    if counts.sum() + pairs[IGNORE_INDEX].sum() < gt.size:
+    if counts.sum() + ignored < gt.size:
         raise ValueError(f"a label is not in [0, {num_classes}), nor {IGNORE_INDEX}")
     return counts
 

@@ -64,7 +64,7 @@ def choose_next(data: Annotations, count: int = 20, *, random: bool = False, see
         The masks, the most valuable one first.
 
     Raises:
-        BoxelError: There is no mask to choose from.
+        BoxelError: There is no mask to choose from, or all look like one of the user.
 
     Examples:
         >>> from boxel.data import example_scenes
@@ -76,20 +76,24 @@ def choose_next(data: Annotations, count: int = 20, *, random: bool = False, see
     References:
         Wei, Iyer, Bilmes, "Submodularity in Data Subset Selection and Active Learning", ICML 2015, Section 3.
     """
-    generated = _has_source(data)
+    name, generated = data.file or "the dataset", _has_source(data)
     candidates = np.flatnonzero(
         data.has_segmentation & (generated | ~data.trusted) & data.has_box & ~data.iscrowd
     )
     if not len(candidates):
         raise BoxelError(
-            f"{data.file or 'the dataset'}: it has no masks by a teacher that you have not corrected; make some with "
-            "`boxel label`."
+            f"{name}: it has no masks by a teacher that you have not corrected; make some with `boxel label`."
         )
     rng = np.random.default_rng(seed)
     if random:
         sides = (data.boxes[candidates, 2:] - data.boxes[candidates, :2]).min(axis=1)
-        drawn = rng.permutation(candidates[sides >= MIN_SIDE])[:count]
-        return [NextMask(int(instance), "drawn at random") for instance in drawn]
+        large = candidates[sides >= MIN_SIDE]
+        if not len(large):
+            raise BoxelError(
+                f"{name}: no mask that you have not corrected has a box with sides of at least {MIN_SIDE:g} pixels; "
+                "choose without `random`."
+            )
+        return [NextMask(int(instance), "drawn at random") for instance in rng.permutation(large)[:count]]
     doubt = _measure_doubt(data)
     pool = _sample(candidates, doubt[candidates], _POOL, rng)
     checked = np.flatnonzero(data.has_mask & ~generated & data.has_box & ~data.iscrowd)
@@ -98,6 +102,10 @@ def choose_next(data: Annotations, count: int = 20, *, random: bool = False, see
     features, thumbnails = _describe(data, rows)
     weights = np.where(np.arange(len(rows)) < len(checked), 0.0, doubt[rows])
     hidden = _find_repeated(thumbnails, weights, len(checked))
+    if hidden[len(checked) :].all():
+        raise BoxelError(
+            f"{name}: each mask that you have not corrected looks like one that you have; `random` draws them anyway."
+        )
     similarity = _compare(features, data.labels[rows])
     chosen = _choose_greedily(similarity, weights, len(checked), hidden, count)
     return _explain(data, rows, chosen, similarity, len(checked))

@@ -140,6 +140,20 @@ def test_added_objects_come_last_and_stay(review: Review) -> None:
     assert not found.has_segmentation[row] and found.trusted[row]
 
 
+def test_objects_of_a_class_that_was_renamed_can_be_decided_on_again(review: Review) -> None:
+    review.decide(0, 0, state="accepted")
+    review.add(0, review.names[0], (1, 2, 20, 30), state="accepted")
+    categories = [replace(category, name=f"{category.name}s") for category in review.data.categories]
+
+    later = again(review, replace(review.data, categories=categories))
+
+    assert len(later) == len(review.data.ids)  # what was added is of a class that is not there any more
+    assert later.entry(0).decision.state == "open"
+    assert later.decide(0, 1, state="rejected").version == 2
+    with pytest.raises(BoxelError, match="there is no class"):
+        later.restore(0, 2, to=1)
+
+
 def test_an_added_object_is_undone_and_comes_back(review: Review) -> None:
     row = review.add(2, review.names[0], (4.0, 5.0, 20.0, 25.0))
     assert review.restore(row, 1, to=0).decision.state == "deleted"

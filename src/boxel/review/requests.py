@@ -6,6 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from boxel.review.decisions import State
+
 _MAX_POINTS = 20_000
 _MAX_COORDINATE = 500_000  # pixels from the origin
 _MAX_PERIMETER = 5_000_000  # pixels; filling a polygon takes about 40 bytes per pixel
@@ -38,7 +40,7 @@ class SetState(Strict):
     """Accept, reject, ignore or delete an object, or open it again."""
 
     kind: Literal["state"]
-    state: Literal["open", "accepted", "rejected", "ignored", "deleted"]
+    state: State
 
 
 class SetCategory(Strict):

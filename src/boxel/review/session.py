@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 YOU = "you"
 """The maker of a mask that the reviewer drew."""
 
-STATES: tuple[State, ...] = ("open", "accepted", "rejected", "ignored", "deleted")
+STATES: tuple[State, ...] = get_args(State)
 """The states of an object; their places are the values of `Review.states`."""
 
 _SAME_BOX = 0.02  # pixels by which two boxes may differ that are the same, as files round
@@ -126,9 +126,7 @@ class Review:
             BoxelError: There is no such class, or the decision cannot be written.
         """
         with self.lock:
-            decision = msgspec.structs.replace(self.entry(row).decision, **changes)
-            self._check_class(decision.category)
-            return self._commit(row, version, decision)
+            return self._commit(row, version, msgspec.structs.replace(self.entry(row).decision, **changes))
 
     def restore(self, row: int, version: int, to: int) -> Entry:
         """Commit an object as it was at another version: undo, or redo.
@@ -225,6 +223,7 @@ class Review:
             raise BoxelError(f"there is no class {name!r}.{nearest(name, self.names)}")
 
     def _commit(self, row: int, version: int, decision: Decision) -> Entry:
+        self._check_class(decision.category)
         if version != self.entry(row).version:
             raise Conflict(f"object {self.ids[row]} was changed meanwhile; look at it again.")
         origin = self._origin(row) if row < len(self.data.ids) else b""
@@ -252,11 +251,12 @@ class Review:
         changed = lost = 0
         for key, origin, entry in self.store.latest():
             decision, row = entry.decision, rows.get(key)
-            if row is None and decision.added and key[0] in images:
+            has_class = decision.category in self.names
+            if row is None and decision.added and has_class and key[0] in images:
                 row = self._append(images[key[0]], key[1])
-            if row is None or decision.category not in self.names:
+            if row is None:
                 lost += decision.state != "deleted"
-            elif self._still_holds(row, origin, decision):
+            elif has_class and self._still_holds(row, origin, decision):
                 self._take(row, entry)
             else:
                 self._take(row, Entry(entry.version, self._original(row)))

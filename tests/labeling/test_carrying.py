@@ -123,6 +123,15 @@ def test_drop_decides_which_carried_masks_are_trusted(frames, tmp_path: Path) ->
     assert not carry_masks(data, np.ones(COUNT, bool), drop=0.999)[0].trusted[BAD]
 
 
+def test_a_carried_mask_is_compared_with_its_box_as_others_are(frames, tmp_path: Path) -> None:
+    """A box may be off by the slack, and a mask cannot reach past the image."""
+    data = labeled(tmp_path, frames, [0.9, 0.9, 0.6, 0.9, 0.9])
+    data.boxes[:] += [-5, -5, 5, 5]
+    made = np.ones(COUNT, bool)
+    assert not carry_masks(data, made, drop=0.9)[0].trusted[BAD]
+    assert carry_masks(data, made, drop=0.9, slack=0.2)[0].trusted[BAD]
+
+
 def test_labeling_carries_masks_unless_told_not_to(frames, tmp_path: Path) -> None:
     spoiled = list(frames)
     image = frames[BAD][0] * 0.2

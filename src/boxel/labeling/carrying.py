@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, set_field
 from boxel.data.images import read_image
-from boxel.masks.boxes import box_iou, pixel_region, tight_boxes
+from boxel.labeling.overlaps import PlacedMask, box_agreement
+from boxel.masks.boxes import pixel_region
 from boxel.masks.rle import Rle, decode, encode_in_box
 from boxel.utils.errors import BoxelError
 from boxel.utils.frames import split_frame
@@ -39,6 +40,8 @@ _MARGIN = 0.2  # around a box, as a share of its sides
 _ERROR = 4.0  # pixels between flow and flow back by which the quality falls to a third
 _NEAR = np.ones((15, 15), np.uint8)  # what around a mask counts for that
 _CACHED = 8  # images in memory
+_GRID = np.stack(np.meshgrid(*[np.arange(_SIDE, dtype=np.float32)] * 2), axis=2)  # x, y of the pixels
+_COLUMNS = ("segmentations", "quality", "source", "trusted", "areas", "extras")
 
 
 class _Crop(NamedTuple):
@@ -83,20 +86,17 @@ def carry_masks(
             if found is None:
                 continue
             mask, columns["quality"][row], other = found
-            region = pixel_region(data.boxes[row], *_size(data, row), slack)
-            rle = encode_in_box(mask, region.left, region.top, *_size(data, row))
-            corner = [region.left, region.top] * 2
-            agreement = box_iou(data.boxes[row][None], tight_boxes([mask]) + corner)[0, 0]
+            height, width = _size(data, row)
+            region = pixel_region(data.boxes[row], height, width, slack)
+            visible = data.boxes[row].clip(0, [width, height] * 2)
+            rle = encode_in_box(mask, region.left, region.top, height, width)
             columns["segmentations"][row] = msgspec.json.encode(rle)
             columns["source"][row] = data.source[other] or data.source[row]
-            columns["trusted"][row] = agreement >= drop
+            columns["trusted"][row] = box_agreement(PlacedMask(visible, region, mask), slack) >= drop
             columns["areas"][row] = mask.sum()
             columns["extras"][row] = set_field(data.extras[row], FIELD, data.ids[other])
             carried[row] = True
     return replace(data, **columns), carried
-
-
-_COLUMNS = ("segmentations", "quality", "source", "trusted", "areas", "extras")
 
 
 def _group_tracks(data: Annotations) -> Iterator[list[int]]:
@@ -119,10 +119,9 @@ def _place_in_time(data: Annotations, image: int) -> tuple[object, tuple[int, st
         return frame[0], (frame[1], "")
     number = next((fields[name] for name in ("frame_index", "frame_id") if name in fields), 0)
     video = fields.get("video_id")
-    return video if isinstance(video, int | str) else str(PurePosixPath(path).parent), (
-        number if isinstance(number, int) else 0,
-        path,
-    )
+    if not isinstance(video, int | str):
+        video = str(PurePosixPath(path).parent)
+    return video, (number if isinstance(number, int) else 0, path)
 
 
 def _size(data: Annotations, row: int) -> tuple[int, int]:
@@ -165,9 +164,6 @@ def _find_better(
                 if lent.any():
                     best, found = estimate, (lent, estimate, other)
     return found
-
-
-_GRID = np.stack(np.meshgrid(*[np.arange(_SIDE, dtype=np.float32)] * 2), axis=2)  # x, y of the pixels
 
 
 def _cut(gray: NDArray[np.uint8], box: NDArray[np.float64]) -> _Crop:

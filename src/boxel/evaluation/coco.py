@@ -84,12 +84,9 @@ _THRESHOLDS = np.array([MIN_IOU, *np.linspace(0.5, 0.95, 10)])
 _RECALLS = np.linspace(0, 1, 101)
 _COCO = slice(1, None)  # COCO's own ten thresholds
 
-_AREAS = {
-    "": ALL_AREAS,
-    "s": (0.0, 32.0**2),
-    "m": (32.0**2, 96.0**2),
-    "l": (96.0**2, 1e10),
-}  # square pixels
+_AREAS = {"": ALL_AREAS, "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
+"""Minimum and maximum square pixels by the ending of a metric."""
+
 _PRECISIONS = {
     "AP": ("", _COCO),
     "AP25": ("", slice(0, 1)),

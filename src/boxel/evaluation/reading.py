@@ -196,7 +196,7 @@ def _clean_row(row: Any, code: Rle | None) -> Result:
     elif segmentation is not None and len(segmentation) != 0:
         result["segmentation"] = _clean_segmentation(segmentation)
         if "bbox" not in result and isinstance(result["segmentation"], list):
-            result["bbox"] = box_around(result["segmentation"])
+            result["bbox"] = _box_around(result["segmentation"])
     if "bbox" not in result and "segmentation" not in result:
         raise _Unusable("has neither bbox nor segmentation")
     texts = {"file_name": name, "category_name": category_name}
@@ -253,7 +253,7 @@ def _clean_segmentation(value: Any) -> Any:
     return [[_to_number(number, "segmentation") for number in polygon] for polygon in polygons]
 
 
-def box_around(polygons: Sequence[Sequence[float]]) -> list[float]:
+def _box_around(polygons: Sequence[Sequence[float]]) -> list[float]:
     """Return the xywh box around polygons."""
     xs, ys = ([value for polygon in polygons for value in polygon[axis::2]] for axis in (0, 1))
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

@@ -76,7 +76,7 @@ def _draw_masks(scores: MaskScores, rows: Sequence[Mapping[str, Any]]) -> list[d
 def _draw_mask(scores: MaskScores, true: int, pred: int) -> dict[str, str] | str:
     truth = scores.truth
     try:
-        pixels = read_image(find_image(truth, scores.pred, true, pred))
+        pixels = read_image(_find_image(truth, scores.pred, true, pred))
         size = (pixels.shape[0], pixels.shape[1])
         codes = {"truth": truth.rle(true, size), "mask": scores.pred.rle(pred, size) if pred >= 0 else None}
     except BoxelError as error:
@@ -85,7 +85,7 @@ def _draw_mask(scores: MaskScores, true: int, pred: int) -> dict[str, str] | str
     return {name: embed(draw_picture(pixels, box, code, _MASK_SIDE)) for name, code in codes.items()}
 
 
-def find_image(truth: Annotations, pred: Annotations, true: int, index: int) -> Path:
+def _find_image(truth: Annotations, pred: Annotations, true: int, index: int) -> Path:
     """Return the file of an instance's image: that of the truth, or if it is not there, that of the other dataset."""
     path = truth.image_path(int(truth.image_index[true]))
     if index >= 0 and not path.is_file():

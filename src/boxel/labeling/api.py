@@ -153,9 +153,8 @@ def label_data(
         )
     with Store(_store_path(paths["coco"]) if paths else None) as store:
         target = Target(store, paths, parsed.overwrite)
-        check_store(
-            restore_boxes(boxes), teachers, parsed, store, in_memory=isinstance(data, Annotations)
-        )  # before minutes of work
+        in_memory = isinstance(data, Annotations)
+        check_store(restore_boxes(boxes), teachers, parsed, store, in_memory)  # before minutes of work
         edited = target.take_edits(boxes)
         made_from = describe_input(data, boxes) if paths else {}
         true = None if calibrate_on is None else _read_masks(calibrate_on, boxes)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import COLUMNS, Annotations, Category, ImageId, fresh_ids
+from boxel.data.checks.masks import judge_masks
 from boxel.data.formats.coco_writer import with_original
 from boxel.data.formats.extras import decode_extras, set_field
 from boxel.data.formats.layout import file_stems
@@ -265,6 +266,12 @@ class Edited:
     origins: Origins
     fields: dict[int, Edit]
     edits: Edits
+
+    def describe_bad_masks(self) -> str:
+        """Describe the masks by the user that cannot be used; empty if all can."""
+        data = self.data.select_instances(self.own & self.data.has_segmentation)
+        judgment = judge_masks(data)
+        return judgment.describe(data.ids, judgment.broken) if judgment.broken.any() else ""
 
     def set_fields(self, data: Annotations) -> Annotations:
         """Set the fields that a user has changed in the dataset after it was labeled."""

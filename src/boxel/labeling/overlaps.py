@@ -100,9 +100,8 @@ def _yield_pixels(
     one: PlacedMask, confidence: Callable[[Region], NDArray[np.floating]], best: NDArray[np.float16]
 ) -> NDArray[np.bool_]:
     """Return a mask without the pixels that smaller objects are at least as confident of, given their best there."""
-    contested = one.mask & (
-        best[one.region.slices].view(np.int16) > 0
-    )  # positive as whole numbers too, but faster
+    # The bits of positive numbers are positive whole numbers, which are compared faster.
+    contested = one.mask & (best[one.region.slices].view(np.int16) > 0)
     if not contested.any():
         return one.mask
     left, top, right, bottom = tight_boxes([contested])[0].astype(int).tolist()

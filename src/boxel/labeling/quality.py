@@ -280,9 +280,8 @@ def find_calibration(source: str) -> Calibration | None:
 def find_bundled(folder: str, teacher: str) -> Path | None:
     """Find the JSON file of a bundled teacher in a folder of `boxel/weights`; None if there is none."""
     path = Path(str(files("boxel"))) / "weights" / folder / f"{teacher}.json"
-    return (
-        path if Path(teacher).name == teacher and path.is_file() else None
-    )  # a path must not lead elsewhere
+    is_name = Path(teacher).name == teacher  # a path must not lead elsewhere
+    return path if is_name and path.is_file() else None
 
 
 def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:

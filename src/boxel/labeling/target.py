@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from boxel.data import Annotations, read
-from boxel.data.checks.masks import judge_masks
 from boxel.data.digest import digest_data, digest_path
 from boxel.data.formats import write_as_given
 from boxel.data.formats.identity import IDS_FILE
@@ -85,7 +83,13 @@ class Target:
         written = self._records["coco"][-1] if "coco" in self._records else None
         taken = [*data.ids, *(written.ids if written else [])]
         edited = apply(data, merge(earlier, join(found), taken), written)
-        _refuse_bad_masks(edited, [name for name, edits in found.items() if edits])
+        if (
+            problem := edited.describe_bad_masks()
+        ):  # those of earlier runs may be bad after the dataset has changed
+            where = " and ".join(name for name, edits in found.items() if edits) or "earlier runs"
+            raise BoxelError(
+                f"{where}: edited masks cannot be used: {problem}; repair them, or discard all edits with `overwrite`."
+            )
         return edited
 
     def _is_changed(self, name: str, digest: str) -> bool:
@@ -229,16 +233,3 @@ def find_problem(path: Path, found: Annotations, before: Output, changes: Change
     return (
         f"has objects in images that are not in the dataset, {images}; add them to the boxes, move them away"
     )
-
-
-def _refuse_bad_masks(edited: Edited, names: Sequence[str]) -> None:
-    """Refuse edited masks that are none; those of earlier runs may be after the dataset has changed."""
-    rows = np.flatnonzero(edited.own & edited.data.has_segmentation)
-    data = edited.data.select_instances(rows)
-    judgment = judge_masks(data)
-    if judgment.broken.any():
-        where = " and ".join(names) or "earlier runs"
-        what = judgment.describe(data.ids, judgment.broken)
-        raise BoxelError(
-            f"{where}: edited masks cannot be used: {what}; repair them, or discard all edits with `overwrite`."
-        )

@@ -10,10 +10,9 @@ import numpy as np
 from msgspec.structs import replace as replace_fields
 
 from boxel.data.annotations import Annotations, ImageId, fresh_ids
-from boxel.data.checks.masks import judge_masks
 from boxel.data.formats import read
 from boxel.data.formats.identity import IDS_FILE
-from boxel.labeling.edits import Edit, Edited, Edits, agree, apply, clear_drawn, collect, make_row
+from boxel.labeling.edits import Edit, Edits, agree, apply, clear_drawn, collect, make_row
 from boxel.labeling.outputs import Changes, compare, image_keys, origin_digest, state_digest
 from boxel.labeling.target import find_problem
 from boxel.labeling.task_folder import AddedObject, Key, TaskRecord, index_objects, task_keys
@@ -143,7 +142,8 @@ def merge_tasks(
     edits = _join_earlier(record, collect(record.output, found, changes).rows, absent)
     taken = _choose(merged, edits, decided)
     edited = apply(data, Edits(taken))
-    _refuse_bad_masks(path, edited)
+    if problem := edited.describe_bad_masks():
+        raise BoxelError(f"{path}: corrected masks cannot be used: {problem}; repair them in the tool.")
     merged.data = edited.set_fields(edited.data)
     merged.data = _clear(merged.data, np.flatnonzero(edited.own).tolist())
     _accept(merged, {edit.key for edit in edits if edit.kind in ("changed", "deleted")}, decided, all_checked)
@@ -285,11 +285,3 @@ def _clear(data: Annotations, rows: Sequence[int]) -> Annotations:
     for row in rows:
         columns["extras"][row] = clear_drawn(data.extras[row], data.boxes[row])
     return replace(data, **columns)
-
-
-def _refuse_bad_masks(path: Path, edited: Edited) -> None:
-    data = edited.data.select_instances(edited.own & edited.data.has_segmentation)
-    judgment = judge_masks(data)
-    if judgment.broken.any():
-        what = judgment.describe(data.ids, judgment.broken)
-        raise BoxelError(f"{path}: corrected masks cannot be used: {what}; repair them in the tool.")

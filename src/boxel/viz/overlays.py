@@ -149,8 +149,8 @@ def draw_objects(
     resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     canvas = np.asarray(resized, dtype=np.uint8)
     boxes = boxes * scale
-    thickness = config.line_width or default_width(canvas.shape[:2])
-    order, fill = order_by_size(boxes)[::-1], config.style == "fill"
+    thickness = config.line_width or _default_width(canvas.shape[:2])
+    order, fill = _order_by_size(boxes)[::-1], config.style == "fill"
     for index in order:  # small ones on top
         crop = objects.crop(index)
         if crop is not None:
@@ -180,7 +180,7 @@ def _complete_boxes(objects: Objects) -> NDArray[np.float64]:
     return boxes
 
 
-def order_by_size(boxes: NDArray[np.float64]) -> list[int]:
+def _order_by_size(boxes: NDArray[np.float64]) -> list[int]:
     """Return the indices of (N, 4) xyxy boxes, the smallest first."""
     return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argsort(kind="stable").tolist()
 
@@ -195,7 +195,7 @@ def _side(shape: Sequence[int]) -> float:
     return float(min((0.75 * shape[0] * shape[1]) ** 0.5, 1.6 * min(shape)))
 
 
-def default_width(shape: Sequence[int]) -> int:
+def _default_width(shape: Sequence[int]) -> int:
     """Return the width of lines, in pixels, for an image of (height, width)."""
     return max(1, round(_side(shape) / 260))
 
@@ -270,9 +270,9 @@ def _place_all(
     """Place labels in the largest text in which all find a place; else in the smallest, and numbers for the rest."""
     largest = text_size((placer.width, placer.height))
     smallest = max(_MIN_TEXT, round(largest / 2.2))
-    gap = config.line_width or default_width((placer.width, placer.height))
+    gap = config.line_width or _default_width((placer.width, placer.height))
     corners = boxes.clip(0, [placer.width, placer.height] * 2)
-    order = [k for k in order_by_size(corners) if k in shown]  # the fewest places are those of small boxes
+    order = [k for k in _order_by_size(corners) if k in shown]  # the fewest places are those of small boxes
     sizes = sorted({largest, round((largest * smallest) ** 0.5), smallest}, reverse=True)
     chips: list[_Chip] = []
     for size in sizes:

@@ -67,9 +67,8 @@ class Placer:
     width: int  # of the image, in pixels
     height: int
     scale: float  # by which it is larger than the image of the coverage
-    taken: list[tuple[int, int, int, int]] = field(
-        default_factory=list
-    )  # rectangles xyxy of the labels so far
+    # xyxy rectangles of the labels so far
+    taken: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     def place(
         self, box: NDArray[np.float64], size: tuple[int, int], gap: int, limit: float

@@ -1,4 +1,4 @@
-"""Line charts of a page, as coordinates for SVG."""
+"""Charts of a page: lines as coordinates for SVG, and histograms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 58, 22, 402, 240  # of the axes, in a picture of 480 x 300
 
@@ -72,3 +73,10 @@ def _round_up(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next((power * k for k in (1, 2, 5) if power * k >= value * (1 - 1e-9)), 10 * power)
+
+
+def make_histogram(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Count the values in each tenth of [0, 1]; also return their mean and median."""
+    # Tenths as they are written; np.linspace has 0.30000000000000004.
+    counts = np.histogram(values, np.arange(11) / 10)[0].tolist()
+    return {"counts": counts, "mean": float(values.mean()), "median": float(np.median(values))}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from boxel.viz.names import describe_measure
-from boxel.viz.report.charts import make_chart
+from boxel.viz.report.charts import make_chart, make_histogram
 from boxel.viz.report.render import Section, write_page
 from boxel.viz.report.training import TrainingRecord
 
@@ -125,13 +125,11 @@ def _collect_masks(metrics: Mapping[str, Any], more: Mapping[str, Any]) -> _Part
     sections |= {"Quality": "quality"} if "calibration_error" in masks else {}
     tiles: dict[str, object] = {"boxes": int(masks["instances"])}
     tiles |= {describe_measure(key).name: masks[key] for key in (*_MASKS, "spearman") if key in masks}
-    counts = np.histogram(ious, np.arange(11) / 10)[0].tolist()
-    histogram = {"counts": counts, "total": len(ious), "mean": ious.mean(), "median": np.median(ious)}
     context = {
         "measures": measures,
         "shared": shared,
         "shared_names": [describe_measure(key).name for key in shared],
-        "histogram": histogram,
+        "histogram": make_histogram(ious),
         "bins": more["bins"],
     }
     # A row may lack what the others have.

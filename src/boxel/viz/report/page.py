@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.suspects import find_suspects
+from boxel.viz.report.charts import make_histogram
 from boxel.viz.report.groups import group_by_category, group_by_size, group_by_source, known_quality
 from boxel.viz.report.pictures import draw_masks
 from boxel.viz.report.render import MAX_ROWS, Section, format_setting, shorten, write_page
@@ -21,10 +22,8 @@ _THRESHOLDS = (_FAIR, _GOOD, 0.9)
 _MAX_NAMED = 8  # annotations named in a row; more are counted
 _MAX_MAKERS = 8  # named at the top
 _MAX_LISTED = 50_000  # boxes in the list of all
-_MAX_THUMBS, _THUMB_SIDE = (
-    150,
-    240,
-)  # pictures in this list beside those of the worst and the best, and their pixels
+_MAX_THUMBS = 150  # pictures in this list, beside those of the worst and the best
+_THUMB_SIDE = 240  # longer side of these, in pixels
 
 
 def write_report(
@@ -73,7 +72,7 @@ def write_report(
     context = {
         "masks": int(masked.sum()),
         "rated": len(rated),
-        "histogram": _make_histogram(rated) if len(rated) else None,
+        "histogram": make_histogram(rated) if len(rated) else None,
         "reached": {f"{threshold:g}": int((rated >= threshold).sum()) for threshold in _THRESHOLDS},
         "categories": categories,
         "sizes": group_by_size(data),
@@ -142,13 +141,6 @@ def _make_tiles(data: Annotations, rated: NDArray[np.float64], failures: int) ->
     if failures:
         tiles["images not labeled"] = failures
     return tiles | ({"mean quality": f"{rated.mean():.2f}"} if len(rated) else {})
-
-
-def _make_histogram(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Count the values in each tenth of [0, 1]."""
-    # Tenths as they are written; np.linspace has 0.30000000000000004.
-    counts = np.histogram(values, np.arange(11) / 10)[0].tolist()
-    return {"counts": counts, "mean": float(values.mean()), "median": float(np.median(values))}
 
 
 def _choose_cards(

@@ -173,11 +173,8 @@ def label_data(
                 logger.info("no box was tightened: none looks loose beside a good mask")
         masks = add_rotated_boxes(masks) if rotated else masks
         if paths:
-            wanted = {
-                name: True
-                for name, on in (("tighten", tighten), ("rotated", rotated), ("carry", result.carried))
-                if on
-            }
+            steps = {"tighten": tighten, "rotated": rotated, "carry": result.carried}
+            wanted = {name: True for name, done in steps.items() if done}
             masks = target.add_provenance(masks, made_from, result.settings | wanted)
             target.write(masks, edited)
         return replace(result, data=masks)

@@ -22,7 +22,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, set_field
 from boxel.data.images import read_image
 from boxel.labeling.overlaps import PlacedMask, box_agreement
-from boxel.masks.boxes import pixel_region
+from boxel.masks.boxes import Region, pixel_region
 from boxel.masks.rle import Rle, decode, encode_in_box
 from boxel.utils.errors import BoxelError
 from boxel.utils.frames import split_frame
@@ -151,19 +151,31 @@ def _find_better(
                 continue
             source = _cut(read(int(data.image_index[other])), data.boxes[other])
             mask = decode(cast(Rle, data.rle(other))).astype(np.float32)
-            there, back = _flow(crop.gray, source.gray), _flow(source.gray, crop.gray)
-            grid = _GRID + there
-            error = np.linalg.norm(there + _remap(back, grid), axis=2)
-            inside = _remap(mask, grid / source.scale + source.corner) > 0.5
-            near = cv2.dilate(inside.astype(np.uint8), _NEAR) > 0
-            estimate = float(quality[other] * np.exp(-error[near].mean() / _ERROR)) if near.any() else 0.0
-            if estimate > best:
-                y, x = np.mgrid[region.top : region.bottom, region.left : region.right]
-                at = (np.stack([x, y], axis=2) - crop.corner) * crop.scale
-                lent = _remap(mask, _remap(grid.astype(np.float32), at) / source.scale + source.corner) > 0.5
-                if lent.any():
-                    best, found = estimate, (lent, estimate, other)
+            lent, agreement = _move_mask(mask, source, crop, region)
+            if quality[other] * agreement > best and lent.any():
+                best = float(quality[other]) * agreement
+                found = lent, best, other
     return found
+
+
+def _move_mask(
+    mask: NDArray[np.float32], source: _Crop, target: _Crop, region: Region
+) -> tuple[NDArray[np.bool_], float]:
+    """Move the mask of an image along the optical flow into a region of another image.
+
+    Returns:
+        The mask of the region, and how well the flow there and the flow back agree, in [0, 1]; 0 for no mask.
+    """
+    there, back = _flow(target.gray, source.gray), _flow(source.gray, target.gray)
+    grid = _GRID + there
+    error = np.linalg.norm(there + _remap(back, grid), axis=2)
+    inside = _remap(mask, grid / source.scale + source.corner) > 0.5
+    near = cv2.dilate(inside.astype(np.uint8), _NEAR) > 0
+    agreement = float(np.exp(-error[near].mean() / _ERROR)) if near.any() else 0.0
+    y, x = np.mgrid[region.top : region.bottom, region.left : region.right]
+    at = (np.stack([x, y], axis=2) - target.corner) * target.scale
+    moved = _remap(mask, _remap(grid.astype(np.float32), at) / source.scale + source.corner) > 0.5
+    return moved, agreement
 
 
 def _cut(gray: NDArray[np.uint8], box: NDArray[np.float64]) -> _Crop:

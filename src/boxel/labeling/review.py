@@ -320,10 +320,10 @@ def _explain(
             reason = f"its box looks wrong: {suspects[row]}"
         elif np.isnan(quality):
             reason = "quality unknown"
+        elif quality < LOW:
+            reason = "low quality"
         else:
-            reason = (
-                "low quality" if quality < LOW else "in doubt" if quality < DOUBT else "good, as a sample"
-            )
+            reason = "in doubt" if quality < DOUBT else "good, as a sample"
         like = int((near & (nearest == place)).sum()) - 1
         reasons.append(NextMask(row, f"{reason}, {count_noun(like, 'mask')} like it" if like > 0 else reason))
     return reasons

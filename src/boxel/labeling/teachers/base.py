@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from boxel.data.annotations import Category
 from boxel.masks.boxes import Region
 from boxel.masks.crops import resample
 from boxel.utils.errors import BoxelError
@@ -90,3 +92,9 @@ def from_binary_mask(mask: NDArray[np.bool_], left: int, top: int, score: float 
     # One more pixel on each side, since values are constant beyond a grid.
     padded = np.pad(logits, 1, constant_values=-CERTAIN_LOGIT)
     return SoftMask(padded, (left - 1, top - 1, left + w + 1, top + h + 1), score)
+
+
+def match_classes(known: Sequence[Category], categories: Sequence[Category]) -> NDArray[np.int64]:
+    """Return a model's own label of each label of a dataset, by name; -1 for classes that it does not know."""
+    label_of = {category.name: label for label, category in reversed([*enumerate(known)])}
+    return np.array([label_of.get(category.name, -1) for category in categories], dtype=np.int64)

@@ -15,7 +15,7 @@ from torch import nn
 
 from boxel.data.annotations import Category
 from boxel.exporting.accelerate import accelerate
-from boxel.labeling.teachers.base import NO_OPINION, SoftMask, Teacher, from_binary_mask
+from boxel.labeling.teachers.base import NO_OPINION, SoftMask, Teacher, from_binary_mask, match_classes
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
 from boxel.masks.boxes import box_iou
@@ -41,9 +41,7 @@ class DetectorTeacher:
     def __init__(self, model: Any, name: str, categories: Sequence[Category], identity: str = "") -> None:
         self.name, self.identity = name, identity
         self._model, self._config = model, inference_config(model)
-        known = [category.name for category in model.categories]
-        # The model's own label of each label of the dataset; -1 if any will do.
-        self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
+        self._own = match_classes(model.categories, categories)  # -1: a detection of any class will do
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boxel.data.annotations import Category
-from boxel.labeling.teachers.base import NO_OPINION, SoftMask
+from boxel.labeling.teachers.base import NO_OPINION, SoftMask, match_classes
 from boxel.masks.boxes import Region, pixel_region
 from boxel.models.boxsup.config import UpdateConfig
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
@@ -35,10 +35,8 @@ class SegmenterTeacher:
     ) -> None:
         self.name, self.identity = name, identity
         self._model, self._config = model, semantic_inference_config(model)
-        known = [category.name for category in model.categories]
-        # The model's own label of each label of the dataset; -1 for classes that it does not know.
-        self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
-        self._anywhere = np.setdiff1d(np.arange(len(known)), self._own)
+        self._own = match_classes(model.categories, categories)
+        self._anywhere = np.setdiff1d(np.arange(len(model.categories)), self._own)
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]

@@ -212,11 +212,10 @@ def _list_boxes(
         box = [int(side) if side == int(side) else side for side in sides[i].tolist()]
         source = sources[data.source[i] or ""]
         rows.append([int(image[k]), data.ids[i], int(label[k]), known, box, ", ".join(state), source])
-    heads = ["picture", "file", "id", "class", "quality", "box", "note", "masks by"]
+    heads = ["picture", "file", "id", "class", "quality", "box", "note"]
+    heads += ["masks by"] * (len(sources) > 1)
     return {
-        "heads": [{"column": column, "name": name} for column, name in enumerate(heads)][
-            : 8 if len(sources) > 1 else 7
-        ],
+        "heads": [{"column": column, "name": name} for column, name in enumerate(heads)],
         "rows": rows,
         "files": [shorten(data.paths[index]) for index in files.tolist()],
         "classes": [shorten(data.categories[label].name) for label in labels.tolist()],

@@ -111,9 +111,9 @@ def shorten(value: object) -> str:
 def _format_tile(value: object) -> str:
     if value is None or value != value:
         return _DASH
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
-    )
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def format_signed(value: float) -> str:

@@ -198,6 +198,20 @@ def test_undo_works_after_a_reload(page: Page) -> None:
     assert get(page, "/api/objects/1")["state"] == "open"
 
 
+def test_an_object_that_was_fetched_ahead_shows_what_was_undone_since(page: Page) -> None:
+    page.focus("#grid [data-row='2']")
+    page.keyboard.press("r")
+    saved(page)
+    open_object(page, 0)  # fetches 1 and 2
+    for key in ("z", "ArrowLeft", "ArrowRight"):  # undo shows 2
+        page.keyboard.press(key)
+        saved(page)
+    expect(page.locator("#facts")).to_contain_text("open")
+    page.keyboard.press("a")
+    saved(page)
+    assert get(page, "/api/objects/2")["state"] == "accepted"
+
+
 def test_a_crash_of_the_server_loses_nothing_and_is_reported(
     browser: Browser, masks: Path, scenes: Annotations
 ) -> None:

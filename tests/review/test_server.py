@@ -298,6 +298,16 @@ def test_the_link_can_be_opened_as_soon_as_it_is_printed(scenes: Annotations, tm
 # --- Ports
 
 
+def test_a_port_in_use_leaves_no_file_of_decisions_open(
+    scenes: Annotations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = list[Path]()
+    monkeypatch.setattr(DecisionStore, "close", lambda store: closed.append(store.path))
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(BoxelError, match="cannot be used"):
+        serve_review(scenes, tmp_path / "decisions.sqlite", port=other.getsockname()[1])
+    assert closed == [tmp_path / "decisions.sqlite"]
+
+
 @pytest.mark.slow
 def test_a_port_in_use_is_named(shared: Server, masks: Path) -> None:
     done = run_review(masks, "--teacher", "none", "--port", str(shared.port))

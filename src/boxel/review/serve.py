@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -62,18 +62,15 @@ def serve_review(
     segmenter = None
     if config.teacher:
         segmenter = BoxSegmenter(config.teacher, device=device, categories=categories, workers=1)
-    store = DecisionStore(Path(decisions))
-    store.check_writable()
-    review = Review(data, store)
-    service = ReviewService(review, segmenter, config)
-    with listen(port, HOST, DEFAULT_PORT) as listener:
-        chosen = listener.getsockname()[1]
-        token = secrets.token_urlsafe(24)
-        app = Guard(make_app(service), token, chosen)
-        try:
+    with closing(DecisionStore(Path(decisions))) as store:
+        store.check_writable()
+        review = Review(data, store)
+        service = ReviewService(review, segmenter, config)
+        with listen(port, HOST, DEFAULT_PORT) as listener:
+            chosen = listener.getsockname()[1]
+            token = secrets.token_urlsafe(24)
+            app = Guard(make_app(service), token, chosen)
             run_app(app, listener, lambda: on_start(f"http://{HOST}:{chosen}/?token={token}"))
-        finally:
-            store.close()
     return count_states(review)
 
 

@@ -248,17 +248,21 @@ async function commit(change, object = current, stays = true) {
     await show(made, true);
     return refreshProgress(made.progress);
   }
-  known.delete(object.row);
-  let changed;
-  try {
-    changed = await postChange(object.row, object.version, change);
-  } catch (error) {
-    if (error instanceof Conflict) await reload(object.row);
-    throw error;
-  }
+  const changed = await sendChange(object.row, object.version, change);
   history.add(changed.row, object.version, changed.version);
   await took(changed, stays);
   return changed;
+}
+
+// Return the object as the change left it; if another tab was faster, show what that left.
+async function sendChange(row, version, change) {
+  known.delete(row);
+  try {
+    return await postChange(row, version, change);
+  } catch (error) {
+    if (error instanceof Conflict) await reload(row);
+    throw error;
+  }
 }
 
 async function took(changed, stays = true) {
@@ -303,13 +307,7 @@ async function chooseClass(name) {
 async function undo(step) {
   tools.clicks = [];
   if (!step) return say("There is nothing left.");
-  let changed;
-  try {
-    changed = await postChange(step.row, step.version, { kind: "restore", to: step.to });
-  } catch (error) {
-    if (error instanceof Conflict) await reload(step.row);
-    throw error;
-  }
+  const changed = await sendChange(step.row, step.version, { kind: "restore", to: step.to });
   step.finish(changed.version);
   if (current && current.row !== step.row) await show(changed);
   await took(changed);

@@ -17,7 +17,7 @@ from boxel.data.sources import find_images
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path
 
-_MAX_NAME = 100  # characters
+_MAX_NAME = 200  # bytes
 
 
 def is_folder_of_images(path: str | Path) -> bool:
@@ -101,10 +101,14 @@ def _clean_name(name: str) -> tuple[str, str]:
     Examples:
         >>> _clean_name("../../etc/pass wd.PNG"), _clean_name(".jpg")
         (('pass wd', '.PNG'), ('image', '.jpg'))
+        >>> len(_clean_name("犬" * 100 + ".jpg")[0])
+        66
     """
-    last = re.split(r"[/\\\\]", name)[-1]
+    last = re.split(r"[/\\]", name)[-1]
     stem, dot, suffix = last.rpartition(".")
     if not dot or f".{suffix.lower()}" not in SUFFIXES:
         raise BoxelError(f"{last!r}: give an image file, whose name ends in {', '.join(sorted(SUFFIXES))}.")
-    clean = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", stem).strip(". ")[:_MAX_NAME]
+    clean = (
+        re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", stem).strip(". ").encode()[:_MAX_NAME].decode(errors="ignore")
+    )
     return clean or "image", f".{suffix}"

@@ -29,6 +29,19 @@ def test_a_folder_replaces_a_folder_with_all_that_is_in_it(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_is_replaced_where_two_cannot_change_places_in_one_step(tmp_path, monkeypatch) -> None:
+    """As on Windows, where there is no library without a name either."""
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: len(name))  # a TypeError for None
+
+    with atomic_path(tmp_path / "out") as folder:
+        folder.mkdir()
+        (folder / "new.txt").write_text("new")
+
+    assert [file.name for file in tmp_path.rglob("*")] == ["out", "new.txt"]
+
+
 def test_a_link_stays_a_link(tmp_path) -> None:
     (tmp_path / "real.txt").write_text("one")
     link = tmp_path / "link.txt"

@@ -208,8 +208,10 @@ def _exchange(one: Path, other: Path) -> bool:
     """Let two paths change places, or return False if the system or the file system cannot do that in one step."""
     names = {"linux": "renameat2", "darwin": "renameatx_np"}
     here, exchange = (-100 if sys.platform == "linux" else -2), 2  # AT_FDCWD, RENAME_EXCHANGE or RENAME_SWAP
+    if sys.platform not in names:
+        return False
     try:
         rename = getattr(ctypes.CDLL(None), names[sys.platform])
-    except (KeyError, OSError, AttributeError):
+    except (OSError, AttributeError):
         return False
     return bool(rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(exchange)) == 0)

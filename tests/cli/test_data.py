@@ -225,6 +225,7 @@ def test_statistics_and_issues_are_written_as_data_and_as_a_page(scenes: None, c
     }
     page = Path("page.html").read_text()
     assert "Dataset: boxes.json" in page and "box-inverted: 1 (1 corrected by a repair)" in page
+    assert "<code>boxel check boxes.json --images photos --json found.json --report page.html</code>" in page
     assert capsys.readouterr().out.endswith("report: page.html\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +44,14 @@ def _inspect(given: dict[str, Any], target: Path | None) -> int:
     from boxel.data import format_issues, issues_to_json
     from boxel.data.checks import inspect_dataset
     from boxel.utils.printable import printable_line
+    from boxel.utils.provenance import describe_origin
 
     found = inspect_dataset(given["annotations"], given.get("images"), given.get("class_list"))
     copy = []
     if "report" in given:
         from boxel.viz import write_check_report
 
-        command = shlex.join(["boxel", *sys.argv[1:]])
+        command = describe_origin()["command"]
         write_check_report(found.statistics, found.issues, given["report"], command, found.data)
         copy = [f"report: {given['report']}"]
     if "json" in given:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 from typing import Any
 
 from boxel.cli.options import (
@@ -64,6 +63,7 @@ def _label_options() -> list[Option]:
 
 def _label(given: dict[str, Any]) -> int:
     from boxel.labeling.api import label_data
+    from boxel.utils.provenance import describe_origin
 
     shards = {name: given.pop(name) for name in ("shard", "max_bad")}
     workers, boxes, price = (given.pop(f"plan_{name}", None) for name in ("workers", "boxes", "price"))
@@ -77,7 +77,7 @@ def _label(given: dict[str, Any]) -> int:
     outcome = label_data(given.pop("annotations"), **given)
     print(f"{outcome.summary()}\nmasks: {given['out']}")
     if report:
-        outcome.write_report(report, shlex.join(["boxel", *sys.argv[1:]]))
+        outcome.write_report(report, describe_origin()["command"])
         print(f"report: {report}")
     if suspects := outcome.describe_suspects():
         where = f"listed in {report}" if report else "`suspect` in the masks file marks each"

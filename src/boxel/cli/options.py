@@ -41,9 +41,7 @@ class Option:
     positional: bool = False  # not a flag
     several: bool = False  # takes several values with spaces between them
     is_input: bool = False  # names files or folders that must be there
-    is_output: bool = (
-        False  # names a file or folder that one process at a time writes; `-` is standard output
-    )
+    is_output: bool = False  # names what one process at a time writes; `-` is standard output
     is_setting: bool = False  # the library has the default, so that only a value that was given counts
     group: str = ""  # title of its group in the help; empty for none
     hidden: bool = False  # only `--help-all` shows it

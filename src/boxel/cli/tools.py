@@ -1,4 +1,4 @@
-"""Smaller commands: export, inspect, segments, tune-crf and demo."""
+"""Smaller commands: export, inspect, segments, tune-crf, doctor and demo."""
 
 from __future__ import annotations
 

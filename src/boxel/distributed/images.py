@@ -15,11 +15,11 @@ from typing import NamedTuple
 from boxel.utils.ahead import work_ahead
 from boxel.utils.errors import one_line
 from boxel.utils.printable import count_noun
+from boxel.utils.tars import split_member
 from boxel.utils.urls import is_url, join_url, open_url
 
 _TOGETHER = 64  # images of URLs that are fetched at once, while those before them are labeled
 _STREAMS = 8
-_TAR = ".tar/"
 
 
 class LocalImages(NamedTuple):
@@ -57,8 +57,8 @@ def bring_images(folder: str, names: Sequence[str], images: Iterable[int]) -> It
         place = join_url(folder, names[image])
         if not is_url(place):
             local[image] = place
-        elif _TAR in place:
-            tars.setdefault(place.partition(_TAR)[0], {})[image] = place
+        elif member := split_member(place):
+            tars.setdefault(member[0], {})[image] = place
         else:
             remote[image] = place
     if local:
@@ -81,9 +81,9 @@ def _fetch(places: dict[int, str]) -> tuple[tempfile.TemporaryDirectory[str], st
     folder, failure = tempfile.TemporaryDirectory(prefix="boxel-"), ""
     targets = {place: os.path.join(folder.name, str(image)) for image, place in places.items()}
     try:
-        first = next(iter(targets))
-        if _TAR in first:
-            failure = _extract(first.partition(_TAR)[0] + ".tar", targets)
+        member = split_member(next(iter(targets)))
+        if member:
+            failure = _extract(member[0], targets)
         else:
             with ThreadPoolExecutor(_STREAMS) as pool:
                 list(pool.map(_copy, targets, targets.values()))

@@ -28,9 +28,7 @@ from boxel.utils.onnx import Precision
 class Tolerance:
     """What a file of a precision may lose."""
 
-    unmatched: (
-        float  # those of the model and of the file, by the model's; a score at a threshold may cost one
-    )
+    unmatched: float  # of the model and the file, by the model's; a score at a threshold may cost one
     box: float  # pixels
     score: float
     mask_iou: float  # at least

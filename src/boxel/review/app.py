@@ -30,9 +30,8 @@ MAX_PAGE = 200
 
 _NUMBERS = r"^[0-9]{1,12}(,[0-9]{1,12})*$"  # with commas between them
 _MAX_MESSAGE = 300  # characters of an error
-_FOREVER = {
-    "cache-control": "private, max-age=86400, immutable"
-}  # of pictures whose address holds their version
+# Of pictures, whose address holds their version.
+_FOREVER = {"cache-control": "private, max-age=86400, immutable"}
 
 
 def make_app(service: ReviewService) -> FastAPI:

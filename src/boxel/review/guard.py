@@ -32,6 +32,7 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
 }
 
 
@@ -83,8 +84,7 @@ class Guard:
             return 403, "requests that another site causes are refused"
         if scope["method"] not in _SAFE_METHODS and headers.get("origin") != f"http://{host}":
             return 403, "changes are accepted from the page itself only"
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._max_body(scope):
+        if self._is_too_large(scope, headers):
             return self._TOO_LARGE
         cookies = _read_cookies(headers.get("cookie", ""), self.cookie)
         if not self._is_link(scope) and not any(map(self._knows, cookies)):
@@ -100,6 +100,10 @@ class Guard:
 
     def _knows(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self.token.encode())
+
+    def _is_too_large(self, scope: Scope, headers: dict[str, str]) -> bool:
+        length = headers.get("content-length", "0")
+        return not length.isdecimal() or int(length) > self._max_body(scope)
 
     def _max_body(self, scope: Scope) -> int:
         return MAX_IMAGE if scope["path"] == "/api/images" else MAX_BODY
@@ -124,11 +128,10 @@ class Guard:
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                names = {name for name, _ in message["headers"]}
-                more = {name.encode(): value.encode() for name, value in _HEADERS.items()}
-                kept = {"cache-control": b"no-store"} if b"cache-control" not in names else {}
-                extra = [*more.items(), *((name.encode(), value) for name, value in kept.items())]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                own = {name for name, _ in message["headers"]}
+                added = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+                added = [(name, value) for name, value in added if name not in own]
+                message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
         await self.app(scope, receive_body, send_with_headers)
@@ -143,7 +146,7 @@ def _read_cookies(text: str, name: str) -> list[str]:
 async def answer(send: Send, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
     """Answer with a reason as JSON."""
     body = json.dumps({"error": reason}).encode() if reason else b""
-    own = {"content-type": "application/json", "content-length": str(len(body)), "cache-control": "no-store"}
+    own = {"content-type": "application/json", "content-length": str(len(body))}
     named = _HEADERS | own | (headers or {})
     pairs = [(name.encode(), value.encode()) for name, value in named.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})

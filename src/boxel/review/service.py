@@ -120,9 +120,8 @@ class ReviewService:
         """Return an error as the page shows it, with paths within the folders of the dataset."""
         text = str(error)
         for folder in (self.review.data.root, self.review.store.path.parent):
-            text = text.replace(
-                str(folder / "_")[:-1], ""
-            )  # with the separator; nothing for the current folder
+            with_separator = str(folder / "_")[:-1]  # empty for the current folder
+            text = text.replace(with_separator, "")
         return text
 
     def change(self, row: int, version: int, change: Change) -> dict[str, Any]:

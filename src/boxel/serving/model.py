@@ -16,7 +16,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boxel import __version__
 from boxel.data.annotations import Category
@@ -192,7 +192,7 @@ def _read_body(body: bytes, kind: str) -> tuple[list[bytes], list[Any] | None]:
             raise BoxelError("the request has no image; send the bytes of an image file as its body.")
         return [body], None
     try:
-        batch = TypeAdapter(Batch).validate_json(body)
+        batch = Batch.model_validate_json(body)
         return [base64.b64decode(text, validate=True) for text in batch.images], batch.boxes
     except ValidationError as error:
         first = error.errors()[0]

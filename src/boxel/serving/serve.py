@@ -126,8 +126,7 @@ class ToolGuard(Guard):
     def _refuse(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
             return self._PAGES
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._MAX_BODY:
+        if self._is_too_large(scope, headers):
             return self._TOO_LARGE
         if self.token and not self._knows(_read_password(headers.get("authorization", ""))):
             return 401, "give the token of `boxel serve` as the password of Basic authentication"

@@ -9,8 +9,8 @@ _CONTROLS = (*range(0x20), *range(0x7F, 0xA0))  # the latter hold what terminals
 _DIRECTIONS = (*range(0x2028, 0x202F), *range(0x2066, 0x206A))  # these reorder or break a line
 _SURROGATES = range(0xD800, 0xE000)  # of file names that are not UTF-8; they cannot be encoded
 _ESCAPES = {code: f"\\x{code:02x}" for code in _CONTROLS if chr(code) not in "\n\t"}
-_MAX_LINE = 4000  # characters, of which the middle is left out beyond
 _ESCAPES |= {code: f"\\u{code:04x}" for code in (*_DIRECTIONS, *_SURROGATES)}
+_MAX_LINE = 4000  # characters; of a longer line, the middle is left out
 
 
 def printable(text: str) -> str:

@@ -151,16 +151,10 @@ class MaskScores:
         """Draw the masks in the colors of their classes."""
         _, index, instances = self.compared
         own = self.truth.image_index[instances] == image
-        sides = {
-            "truth": self.truth.select_instances(instances[own]),
-            "prediction": replace(
-                self.truth.without_masks().select_instances(instances[own]),
-                segmentations=np.array(
-                    [self.pred.segmentations[i] if i >= 0 else None for i in index[own].tolist()],
-                    dtype=object,
-                ),
-            ),
-        }
+        truth = self.truth.select_instances(instances[own])
+        codes = [self.pred.segmentations[i] if i >= 0 else None for i in index[own].tolist()]
+        prediction = replace(truth.without_masks(), segmentations=np.array(codes, dtype=object))
+        sides = {"truth": truth, "prediction": prediction}
         return {name: draw_thumbnail(data, image, pixels, side) for name, data in sides.items()}
 
 

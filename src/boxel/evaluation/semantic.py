@@ -310,19 +310,17 @@ def score_label_maps(
     table[label_map_values(classes)] = np.arange(len(classes))
     within = Path(folder) / "labels"
     maps = within if within.is_dir() else Path(folder)
+    files = sorted(path for path in maps.rglob("*") if path.suffix.lower() in (".png", ".tif"))
     rows = Builder()
-    for number, file in enumerate(
-        sorted(path for path in maps.rglob("*") if path.suffix.lower() in (".png", ".tif"))
-    ):
+    for number, file in enumerate(files):
         rows.add_image(number, file.relative_to(maps).as_posix())
     listed, stems = rows.build(maps, [], maps), file_stems(truth.paths)
     pairs = pair_images(truth, listed)
 
     def read_labels(image: int) -> NDArray[np.integer]:
         pair = pairs[image]
-        return table[
-            read_label_map(maps / f"{stems[image]}.png" if pair is None else listed.image_path(pair))
-        ]
+        file = maps / f"{stems[image]}.png" if pair is None else listed.image_path(pair)
+        return table[read_label_map(file)]
 
     return _score(truth, read_labels, classes, trimap, errors)
 

@@ -10,12 +10,13 @@ detector, which has learned from 2,995 images, among them these).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from _record import Table, arguments
 from _runs import read_coco, row_folder, train_once
 
+from boxel.data import Annotations
 from boxel.evaluation import coco_ap
 from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
@@ -50,22 +51,21 @@ def main() -> None:
     columns = ["images", "steps", "box AP", "AP of large boxes", "mask AP"]
     table = Table("boxinst", "plateau", columns, "start", "COCO images: steps, images and features", note)
     for row in ROWS:
-        model = load(train(row, training.select_images(np.sort(order[: row.images])), args))
-        results = predict_dataset(model, truth)
-        boxes = coco_ap(truth, results, "bbox")
-        masks = coco_ap(truth, results, "segm")
+        part = training.select_images(np.sort(order[: row.images]))
+        results = predict_dataset(load(train(row, part, args.out, args.seed)), truth)
+        boxes, masks = (coco_ap(truth, results, kind) for kind in ("bbox", "segm"))
         table.add(row.start, row.images, row.steps, boxes["AP"], boxes["APl"], masks["AP"])
     table.write([args.seed])
 
 
-def train(row: Row, training: Any, args: Any) -> str | Path:
+def train(row: Row, training: Annotations, out: Path, seed: int) -> str | Path:
     """Train a run unless it is finished; return its folder, or the start if it has no steps."""
     if not row.steps:
         return row.start.strip("`")
-    out = row_folder(args.out, f"{row.start.strip('`')} {row.images} {row.steps}", args.seed)
+    folder = row_folder(out, f"{row.start.strip('`')} {row.images} {row.steps}", seed)
     start = FROM_IMAGENET if row.start == "ImageNet" else {}
-    train_once("boxinst", training, out, **SETTINGS | start | {"steps": row.steps, "seed": args.seed})
-    return out
+    train_once("boxinst", training, folder, **SETTINGS | start | {"steps": row.steps, "seed": seed})
+    return folder
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """Semantic segmenters of 20 COCO classes, trained from boxes with different labels, compared with one from masks.
 
     python benchmarks/boxsup_coco.py --out runs/boxsup_coco
-    python benchmarks/boxsup_coco.py --out runs/boxsup_persons --categories person --stride 8 --long-side 480 --val \
-        --rows rectangles GrabCut "BoxSup without sampling" BoxSup "boxel label" masks --seeds 0 1 2
-    python benchmarks/boxsup_coco.py --out runs/boxsup_objects --class-agnostic --stride 8 --long-side 480 --val \
-        --rows rectangles GrabCut "BoxSup without sampling" BoxSup "boxel label" masks --seeds 0 1 2
+    python benchmarks/boxsup_coco.py --out runs/boxsup_persons --categories person --epochs 6 --stride 8 \
+        --long-side 480 --val --rows rectangles GrabCut "BoxSup without sampling" BoxSup "boxel label" masks
+    python benchmarks/boxsup_coco.py --out runs/boxsup_objects --class-agnostic --epochs 4 --stride 8 \
+        --long-side 480 --val --rows rectangles GrabCut "BoxSup without sampling" BoxSup "boxel label" masks
 
 Each row is `boxsup-small --label segments` with the changes of the row, trained on five sixths of the 455 training
 images and measured on the rest, or with --val trained on all of them and measured on the validation images. With 20
 classes in so few images a mean over all classes is noisy, so the rows have the IoU of the foreground, whatever its
-class, and the mean IoU of the classes with at least ten objects. Each is also given relative to the last row named,
-with a 95 % interval from 2,000 paired draws of images. The last column does not depend on recognition: the mean IoU of
-the masks that the network predicts in true boxes, as a teacher of `boxel label`. With --crf the probabilities are
-refined by a CRF that is tuned for each row on 30 images of the sixth. Rows already in --out are not trained again.
+class, and the mean IoU of the classes with at least ten objects; of a single class, recall and precision. IoUs are also
+given relative to the last row named, with a 95 % interval from 2,000 paired draws of images. The last column does not
+depend on recognition: the mean IoU of the masks that the network predicts in true boxes, as a teacher of `boxel
+label`. With --crf the probabilities are refined by a CRF that is tuned for each row on 30 images of the sixth. Rows
+already in --out are not trained again.
 """
 
 from __future__ import annotations
@@ -61,6 +62,15 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 OBJECTS = 10
 """Fewest objects of a class that the mean IoU counts."""
+COMPARED = {"foreground IoU": "relative to the last", "mean IoU": "relative"}
+"""Columns of the measures that are also given relative to the last row."""
+TITLES = {"persons": "Persons in COCO images", "objects": "Objects of any class in COCO images"}
+NOTE = (
+    "IoU of the pixels of the objects on 95 other images, with its share of that of the last row (95 % interval over "
+    "2,000 paired draws of images); the last column is the mean IoU of the masks that the network makes in true boxes, "
+    "as a teacher."
+)
+Measure = Callable[[NDArray[np.int64]], float]
 
 
 def main() -> None:
@@ -99,28 +109,34 @@ def main() -> None:
     counts = np.bincount(truth.labels[~truth.iscrowd], minlength=len(names))
     often = np.flatnonzero(counts >= OBJECTS) + 1
     print(f"{len(truth)} images; classes with {OBJECTS} objects: {', '.join(names[k - 1] for k in often)}")
-    columns = [
-        "foreground IoU",
-        "relative to the last",
-        "mean IoU",
-        "relative",
-        "all classes",
-        "in true boxes",
-    ]
-    kinds = "objects-" if args.class_agnostic else "persons-" if args.categories == ["person"] else ""
-    name = "photos-" + kinds + ("val" if args.val else "held-out") + "-crf" * args.crf
-    table = Table("boxsup", name, columns, first="learned from")
+    measures: dict[str, Measure] = {"foreground IoU": foreground_iou}
+    if len(names) == 1:
+        measures |= {"recall": recall, "precision": precision}
+    else:
+        measures["mean IoU"] = lambda matrix: mean_iou(matrix, often)
+        measures["all classes"] = lambda matrix: semantic_metrics(matrix, ["", *names])["mean_iou"]
+    kind = "objects" if args.class_agnostic else "persons" if args.categories == ["person"] else ""
+    parts = ["photos", kind, "val" if args.val else "held-out", "crf" * args.crf]
+    columns = [column for name in measures for column in (name, COMPARED.get(name)) if column]
+    table = Table(
+        "boxsup",
+        "-".join(filter(None, parts)),
+        [*columns, "in true boxes"],
+        first="learned from",
+        title=TITLES.get(kind, ""),
+        note=NOTE if kind else "",
+    )
     draws = np.random.default_rng(0).integers(len(truth), size=(2000, len(truth)))
     for row in args.rows:
         cells: list[Any] = []
         own, last = found[row], found[args.rows[-1]]
-        for measure in (foreground_iou, lambda matrix: mean_iou(matrix, often)):
-            ratios = [over_seeds(measure, own, draw) / over_seeds(measure, last, draw) for draw in draws]
-            low, high = np.percentile(ratios, [2.5, 97.5])
-            here, there = over_seeds(measure, own), over_seeds(measure, last)
+        for name, measure in measures.items():
             cells.append(spread([measure(matrices.sum(0)) for matrices in own]))
-            cells.append(f"{here / there:.3f} ({low:.3f} to {high:.3f})")
-        cells.append(over_seeds(lambda m: semantic_metrics(m, ["", *names])["mean_iou"], own))
+            if name in COMPARED:
+                ratios = [over_seeds(measure, own, draw) / over_seeds(measure, last, draw) for draw in draws]
+                low, high = np.percentile(ratios, [2.5, 97.5])
+                ratio = over_seeds(measure, own) / over_seeds(measure, last)
+                cells.append(f"{ratio:.3f} ({low:.3f} to {high:.3f})")
         runs = [row_folder(args.out, row, seed) for seed in args.seeds]
         made = [boxel.label(truth.without_masks(), teacher=run) for run in runs]
         cells.append(np.mean([instance_ious(truth, each)[0].mean() for each in made]))
@@ -134,7 +150,7 @@ def choose(data: Annotations, args: argparse.Namespace) -> Annotations:
 
 
 def over_seeds(
-    measure: Callable[[NDArray[np.int64]], float],
+    measure: Measure,
     matrices: Sequence[NDArray[np.int64]],
     draw: NDArray[np.intp] | slice = slice(None),
 ) -> float:
@@ -183,6 +199,16 @@ def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray
 def foreground_iou(matrix: NDArray[np.int64]) -> float:
     """IoU of the foreground."""
     return float(matrix[1:, 1:].sum() / (matrix.sum() - matrix[0, 0]))
+
+
+def recall(matrix: NDArray[np.int64]) -> float:
+    """Share of the true foreground that is found."""
+    return float(matrix[1:, 1:].sum() / matrix[1:].sum())
+
+
+def precision(matrix: NDArray[np.int64]) -> float:
+    """Share of the predicted foreground that is true."""
+    return float(matrix[1:, 1:].sum() / matrix[:, 1:].sum())
 
 
 def mean_iou(matrix: NDArray[np.int64], classes: NDArray[np.intp]) -> float:

@@ -297,6 +297,7 @@ def test_what_a_shard_cannot_have_is_refused(scenes, tmp_path, capsys):
 def test_two_jobs_on_one_folder(scenes, tmp_path):
     with lock_output(tmp_path / "out"), pytest.raises(BoxelError, match="another run is writing to it"):
         label(scenes, tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())  # not even a record
 
 
 def test_the_command(scenes, tmp_path, capsys):

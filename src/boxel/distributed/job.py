@@ -138,14 +138,14 @@ def label_table(
         raise UsageError("`overwrite` is not for shards, which are never replaced; name a new folder.")
     folder = os.fspath(out)
     _check_folder(folder)
-    source = _prepare(boxes, folder, images)
-    shards = plan_shards(source.runs, shard)
-    task, identity = _make_task(source, folder, parsed, teacher, calibrate_on)
-    _check_record(folder, _Record(identity, source.table.digest, shard, len(source.table)))
-    finished = {os.path.basename(name) for name in list_files(folder, ".parquet")}
-    todo = [one for one in shards if one.name not in finished]
-    done = [one for one in shards if one.name in finished]
     with nullcontext() if is_url(folder) else lock_output(folder):
+        source = _prepare(boxes, folder, images)
+        shards = plan_shards(source.runs, shard)
+        task, identity = _make_task(source, folder, parsed, teacher, calibrate_on)
+        _check_record(folder, _Record(identity, source.table.digest, shard, len(source.table)))
+        finished = {os.path.basename(name) for name in list_files(folder, ".parquet")}
+        todo = [one for one in shards if one.name not in finished]
+        done = [one for one in shards if one.name in finished]
         counts, failure = _run(task, todo, done, engine, max_bad)
     return LabeledTable(folder, counts, len(todo), len(done), failure)
 

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path, write_text
+from boxel.utils.files import atomic_path, partial_path, remove_leftovers, write_text
 
 
 def test_a_file_replaces_a_file_only_when_it_is_complete(tmp_path) -> None:
@@ -40,6 +40,17 @@ def test_a_folder_is_replaced_where_two_cannot_change_places_in_one_step(tmp_pat
         (folder / "new.txt").write_text("new")
 
     assert [file.name for file in tmp_path.rglob("*")] == ["out", "new.txt"]
+
+
+def test_no_process_is_interrupted_on_windows_where_signal_0_is_ctrl_c(tmp_path, monkeypatch) -> None:
+    left = partial_path(tmp_path / "out")
+    left.touch()
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("os.kill", lambda process, signal: pytest.fail("a signal is sent"))
+
+    remove_leftovers(tmp_path / "out")
+
+    assert left.exists()
 
 
 def test_a_link_stays_a_link(tmp_path) -> None:

@@ -112,6 +112,8 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def _is_running(process: int) -> bool:
+    if sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -207,7 +207,7 @@ def iter_predictions(
     errors = [] if errors is None else errors
     tiled = config is not None and config.tile is not None
     run: Callable[[int], tuple[list[Prediction], list[str]]]
-    if tiled:  # one large image at a time, in batches of tiles
+    if config is not None and tiled:  # one large image at a time, in batches of tiles
         run, images = partial(_run_tiled, model, sources, batch_size, config, detector), range(len(sources))
     else:
         names = None if boxes is None else ImageNames(boxes)

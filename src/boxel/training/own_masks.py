@@ -114,7 +114,7 @@ def predict_own_masks(model: BoxCaseg, data: Annotations, seed: int) -> Annotati
     """Return a dataset with the masks of a model, made in several passes; trusted masks are kept."""
     teacher = make_teacher(model)
     known = data.keep_masks(np.flatnonzero(data.has_mask))
-    passes = [teacher, JitteredTeacher(teacher, seed)]
+    passes: list[Teacher] = [teacher, JitteredTeacher(teacher, seed)]
     with Store() as store:  # nobody asks for their quality
         return label_images(known, passes, LabelConfig(flip=True, workers=1), store).data
 

@@ -47,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     training, truth = read_coco(args.data, "train_boxes"), read_coco(args.data, "val_masks").class_agnostic()
     order = np.random.default_rng(args.seed).permutation(len(training))
-    note = "AP on 95 other images, all classes as one; learned from boxes alone, with hints of `boxcaseg`."
+    note = "AP on 95 other images, all classes as one; learned from boxes, with hints of `boxcaseg`."
     columns = ["images", "steps", "box AP", "AP of large boxes", "mask AP"]
     table = Table("boxinst", "plateau", columns, "start", "COCO images: steps, images and features", note)
     for row in ROWS:

@@ -131,8 +131,8 @@ INSTANCES = ["mask AP", "AP50", "AP75", "box AP"]
 PIXELS = ["IoU of the objects", "mean IoU"]
 RUNS_OF = {False: "Runs of instance segmenters", True: "Runs of semantic segmenters"}
 SEEN = (
-    " `boxcaseg` has learned from the masks of COCO's training images, which flatters persons from its masks; the "
-    "other kinds of images are new to it."
+    " `boxcaseg` has learned from the masks of COCO's training images, which may flatter persons from its masks; "
+    "`boxcaseg-boxes` has not. The other kinds of images are new to both."
 )
 NOTES = {
     False: "Mask AP on other images of the same kind, all classes as one; the runs of a method start from the same "

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["pigs", "tshirts", "teeth_xray"])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    note = "AP on other images of the same kind, all classes as one; learned from boxes alone, with hints of `boxcaseg`."
+    note = "AP on other images of the same kind, all classes as one; learned from boxes, with hints of `boxcaseg`."
     columns = ["start", "steps", "box AP", "mask AP"]
     table = Table("boxinst", "starts", columns, "images", "Steps that the bundled detector saves", note)
     for name in args.sets:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -18,7 +17,6 @@ from boxel.data.synthetic import write_scenes
 from boxel.labeling.api import label_data
 from boxel.labeling.teachers import detector, make_teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify, open_network
-from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.io import load
 from boxel.models.pretrained import model_digests, model_folder
 from boxel.training import few_masks
@@ -61,7 +59,7 @@ def torch_teacher(name):
     """The bundled network run by PyTorch, as on a GPU."""
     model = load(name)
     identity = identify(model_folder(name))
-    return BoxCasegTeacher(partial(soft_masks, model), name, identity, model.config.threshold)
+    return BoxCasegTeacher(model.soft_masks, name, identity, model.config.threshold)
 
 
 @pytest.mark.slow
@@ -82,7 +80,7 @@ def test_logits_match_torch(name, scenes):
     image, boxes = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8), data.boxes[:9] / 2
     ours, theirs = (
         open_network(name).soft_masks(image, boxes),
-        soft_masks(load(name), image, boxes),
+        load(name).soft_masks(image, boxes),
     )
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-3)
     np.testing.assert_array_equal(ours[1], theirs[1])
@@ -186,7 +184,7 @@ print(status, sorted(FORBIDDEN & set(sys.modules)))
     again = label_data(read(boxes, images=scenes.parent), teacher=by_torch, out=out)
     assert (again.labeled, again.reused) == (0, 2)
     model = load(adapted)
-    alone = BoxCasegTeacher(partial(soft_masks, model), str(adapted), threshold=model.config.threshold)
+    alone = BoxCasegTeacher(model.soft_masks, str(adapted), threshold=model.config.threshold)
     expected = label_data(read(boxes, images=scenes.parent), teacher=alone).data
     made = read(out, images=scenes.parent)
     assert made.has_segmentation.all() and set(made.source) == {adapted.as_posix()}

@@ -83,9 +83,8 @@ class Target:
         written = self._records["coco"][-1] if "coco" in self._records else None
         taken = [*data.ids, *(written.ids if written else [])]
         edited = apply(data, merge(earlier, join(found), taken), written)
-        if (
-            problem := edited.describe_bad_masks()
-        ):  # those of earlier runs may be bad after the dataset has changed
+        # Masks of earlier runs may be bad after the dataset has changed.
+        if problem := edited.describe_bad_masks():
             where = " and ".join(name for name, edits in found.items() if edits) or "earlier runs"
             raise BoxelError(
                 f"{where}: edited masks cannot be used: {problem}; repair them, or discard all edits with `overwrite`."

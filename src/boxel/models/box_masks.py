@@ -59,7 +59,7 @@ def segment_boxes(
 def predict_boxes(
     model: Any, image: ImageLike, boxes: ArrayLike, settings: Mapping[str, object]
 ) -> Instances:
-    """Predict the masks of boxes of unknown class in an image; there are no settings."""
+    """Predict the masks of boxes of unknown class in an image, without settings."""
     if settings:
         raise UsageError(f"predict() of BoxCaseg has no setting {next(iter(settings))!r}; leave it out.")
     corners, pixels = to_corners(boxes), to_image(image)

@@ -189,9 +189,9 @@ def split_instances(data: Annotations, chosen: NDArray[np.int64], seed: int) -> 
 
 def _predict(model: BoxCaseg, data: Annotations) -> _Predicted:
     """Return the cues and the IoU of the model's masks of the instances that have a mask."""
-    return collect_cues(data, [make_teacher(model)], LabelConfig(), min_side=1.0)
+    return collect_cues(data, [adapted_teacher(model)], LabelConfig(), min_side=1.0)
 
 
-def make_teacher(model: BoxCaseg) -> BoxCasegTeacher:
+def adapted_teacher(model: BoxCaseg) -> BoxCasegTeacher:
     """Make a teacher of a model, which is then in eval mode."""
     return BoxCasegTeacher(model.eval().soft_masks, "adapted", threshold=model.config.threshold)

@@ -16,7 +16,7 @@ from boxel.labeling.shard import load_image
 from boxel.labeling.store import Store
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.training.few_masks import SHARES, blend, count_steps, make_teacher, split_instances, tune
+from boxel.training.few_masks import SHARES, adapted_teacher, blend, count_steps, split_instances, tune
 
 MIN_BOXES = 20
 """Minimum number of boxes with a mask to learn from."""
@@ -112,7 +112,7 @@ class JitteredTeacher:
 
 def predict_own_masks(model: BoxCaseg, data: Annotations, seed: int) -> Annotations:
     """Return a dataset with the masks of a model, made in several passes; trusted masks are kept."""
-    teacher = make_teacher(model)
+    teacher = adapted_teacher(model)
     known = data.keep_masks(np.flatnonzero(data.has_mask))
     passes: list[Teacher] = [teacher, JitteredTeacher(teacher, seed)]
     with Store() as store:  # nobody asks for their quality
@@ -121,7 +121,7 @@ def predict_own_masks(model: BoxCaseg, data: Annotations, seed: int) -> Annotati
 
 def describe_masks(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute the (M, C) cues of a model's masks of the chosen boxes; a row of NaN without a mask."""
-    teacher, cues = make_teacher(model), np.full((len(data.ids), len(CUES)), np.nan)
+    teacher, cues = adapted_teacher(model), np.full((len(data.ids), len(CUES)), np.nan)
     for image in np.unique(data.image_index[chosen]).tolist():
         own = data.instances_in(image)
         own = own[data.has_box[own] & ~data.iscrowd[own]]

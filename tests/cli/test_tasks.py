@@ -395,3 +395,24 @@ def test_masks_of_another_tool_than_polygons_are_merged(before: dict) -> None:
     data = boxel.read("other.json", images="images")
     assert encode(data.mask(data.ids.index(id))) == encode(expected)
     assert rows() == before
+
+
+def test_accepted_masks_survive_another_box_in_their_image(scenes: Path, tmp_path: Path, monkeypatch) -> None:
+    shutil.copytree(scenes / "images", tmp_path / "images")
+    shutil.copy(scenes / "boxes.json", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    label = "label boxes.json --images images --teacher ellipse --out masks.json"
+    assert run(label) == 0
+    (accepted,) = write_tasks("labelme", count=1)
+    assert run("merge masks.json tasks --all-checked") == 0
+    before = rows()
+    content = json.loads(Path("boxes.json").read_text())
+    image = before[accepted]["image_id"]
+    x, y, width, height = before[accepted]["bbox"]
+    inner = {"id": 999, "image_id": image, "category_id": before[accepted]["category_id"]}
+    inner |= {"bbox": [x + width / 4, y + height / 4, width / 2, height / 2], "iscrowd": 0}
+    content["annotations"].append(inner | {"area": width * height / 4})
+    Path("boxes.json").write_text(json.dumps(content))
+    for _ in range(2):
+        assert run(label) == 0
+        assert rows()[accepted] == before[accepted] and 999 in rows()

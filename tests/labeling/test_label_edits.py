@@ -783,3 +783,58 @@ def test_records_that_cannot_be_read_are_refused_in_one_sentence(make_set, run, 
             run()
         assert run(overwrite=True).reused == 1
         run()
+
+
+def accept(*ids, category=None):
+    """Accept masks as a user does in the file: they have no `source` any more."""
+
+    def change(content):
+        for row in content["annotations"]:
+            if row["id"] in ids:
+                row.pop("source")
+                row["category_id"] = row["category_id"] if category is None else category
+
+    return change
+
+
+@pytest.mark.parametrize("category", [None, 9])
+def test_an_accepted_mask_is_the_users(make_set, run, masks, logged, category):
+    make_set(2)
+    run(teacher="ellipse")
+    before = boxel.read(masks)
+    edit(masks, accept(1, category=category))
+    run(teacher="ellipse")
+    assert any("1 mask kept as trusted (id 1); " in text for text in logged)
+    edit(masks.parents[1] / "set" / "boxes.json", add_box)
+    for _ in range(2):
+        run(teacher="ellipse")
+        data = boxel.read(masks)
+        assert data.source.tolist()[:2] == [None, "ellipse"] and np.isnan(data.quality[0])
+        np.testing.assert_array_equal(data.mask(0), before.mask(0))
+        assert not (data.mask(0) & data.mask(data.ids.index(9))).any()  # its neighbor yields
+        assert rows(masks)[1]["category_id"] == (category or 3)
+
+
+def add_box(content):
+    disc = next(row for row in content["annotations"] if row["id"] == 1)
+    content["annotations"].append(disc | {"id": 9, "bbox": [26, 16, 20, 20], "area": 400})
+
+
+def test_a_tool_that_drops_the_source_accepts_nothing(make_set, run, masks, logged):
+    make_set(2)
+    run()
+    first = rows(masks)
+
+    def save(content):
+        content.pop("info")
+        for row in content["annotations"]:
+            row.pop("source")
+            row.pop("quality", None)
+        content["annotations"][3]["category_id"] = 3
+
+    edit(masks, save)
+    run()
+    assert any("3 masks lost `source`" in text for text in logged)
+    assert any("1 object with another class kept (id 4); " in text for text in logged)
+    first[4]["category_id"] = 3
+    assert rows(masks) == first

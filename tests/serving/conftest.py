@@ -72,6 +72,7 @@ class Studio:
         self.files, self.key = files, key
         self.redirects: dict[str, str] = {}
         self.seen: list[tuple[str, str | None]] = []  # path and key of each request
+        self.token = b'{"access": "short-lived"}'
         self.barrier: threading.Barrier | None = None
         studio = self
 
@@ -97,7 +98,7 @@ class Studio:
                 studio.seen.append((self.path, body.decode()))
                 self.send_response(200)
                 self.end_headers()
-                self.wfile.write(b'{"access": "short-lived"}')
+                self.wfile.write(studio.token)
 
             def log_message(self, *args: object) -> None:
                 pass

@@ -212,6 +212,21 @@ def test_a_personal_access_token_is_exchanged(serve: Any, studio: Any, load: Any
         ]
 
 
+@pytest.mark.parametrize("token", [b"[]", b"{}", b'{"access": 3}', b"no JSON"])
+def test_a_token_that_is_none_is_refused(
+    serve: Any, studio: Any, load: Any, content: bytes, token: bytes
+) -> None:
+    with studio({"/x.png": content}) as source:
+        source.token = token
+        env = {**os.environ, "LABEL_STUDIO_API_KEY": "aaa.bbb.ccc"}
+        with serve(
+            "--for", "label-studio", "--from", source.address, "--teacher", "ellipse", env=env
+        ) as server:
+            status, answer = server.request("POST", "/predict", load("label_studio_drawn", IMAGE="/x.png"))
+    assert status == 422 and answer["error"].startswith("/x.png cannot be fetched (")
+    assert [path for path, _ in source.seen] == ["/api/token/refresh"]
+
+
 def test_local_files_are_read_in_their_folder(
     server: Server, load: Any, photos: Path, segmenter: BoxSegmenter
 ) -> None:

@@ -237,9 +237,14 @@ class Annotations:
         return self.has_segmentation & self.trusted
 
     @property
+    def has_source(self) -> NDArray[np.bool_]:
+        """(N,) bool: it is stated what made the mask, so a user did not draw it."""
+        return np.array([name is not None for name in self.source], dtype=bool)
+
+    @property
     def has_generated_mask(self) -> NDArray[np.bool_]:
         """(N,) bool: the instance has a trusted mask with a `source`, e.g. one that `boxel label` made."""
-        return self.has_mask & np.array([name is not None for name in self.source], dtype=bool)
+        return self.has_mask & self.has_source
 
     @property
     def has_box(self) -> NDArray[np.bool_]:

@@ -232,7 +232,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
     """Read the values of a label map as they are in its file.
 
     Args:
-        file: A gray or paletted PNG, or a MATLAB file with a `LabelMap`, the format of PASCAL-Context.
+        file: A gray or paletted PNG or TIFF, or a MATLAB file with a `LabelMap`, the format of PASCAL-Context.
 
     Returns:
         (H, W) uint16.
@@ -250,7 +250,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
     with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
             return read_mat(file, "LabelMap").astype(np.uint16)
-        with Image.open(file, formats=["PNG"]) as image:
+        with Image.open(file, formats=["PNG", "TIFF"]) as image:
             return pixel_values(_checked(image)).astype(np.uint16)
 
 
@@ -282,7 +282,7 @@ def label_map_size(file: Path) -> tuple[int, int]:
         if file.suffix.lower() == ".mat":
             height, width = mat_shape(file, "LabelMap")
             return width, height
-        with Image.open(file, formats=["PNG"]) as image:
+        with Image.open(file, formats=["PNG", "TIFF"]) as image:
             return _checked(image).size
 
 

@@ -53,6 +53,11 @@ def without_records(data: Annotations) -> Annotations:
     return _with_records(data, [])
 
 
+def has_record(data: Annotations) -> bool:
+    """Return whether a dataset states what made it."""
+    return any(_read_records(data))
+
+
 def _read_records(data: Annotations) -> list[dict[str, Any]]:
     """Return the records of a dataset, the last one last; it is empty if there is none."""
     last = get_dict(get_dict(decode_extras(data.dataset_extras), "info"), RECORD)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, ImageId
 from boxel.data.checks.masks import MALFORMED, SEGMENTATION, Code
 from boxel.data.formats.extras import decode_extras
-from boxel.data.provenance import without_records
+from boxel.data.provenance import has_record, without_records
 from boxel.data.tightening import original_box
 from boxel.labeling.store import Store
 from boxel.masks.rle import to_rle
@@ -55,6 +55,7 @@ class Output(msgspec.Struct, array_like=True, frozen=True):
     images: bytes  # all that is stated about each image
     categories: dict[str, bytes]  # by name
     others: dict[str, bytes]  # fields of the dataset, e.g. `info`
+    predicted: bytes = b""  # 1 for each row that has a source
 
     def origin(self, row: int) -> bytes:
         """The digest of class and box of a row in the dataset; empty if a user has added it."""
@@ -159,6 +160,7 @@ def record(
         images=b"".join(_image_digest(found, image) for image in range(len(found))),
         categories=_digest_categories(found),
         others=_digest_others(found),
+        predicted=found.has_source.tobytes(),
     )
 
 
@@ -310,6 +312,28 @@ def compare(before: Output, found: Annotations) -> Changes:
             changes.fields.append((row, other))
     changes.added = list(row_of.values())
     return changes
+
+
+def take_accepted(changes: Changes, before: Output, found: Annotations) -> int:
+    """Count a predicted mask that has lost its `source` in a COCO file as one that the user has drawn.
+
+    A tool that knows no `source` drops it from all masks, and the record in `info` too: then such changes are removed
+    unless the class has changed.
+
+    Returns:
+        How many were removed.
+    """
+    own = found.has_mask & ~found.has_source
+    predicted = before.predicted or bytes(len(before.ids))  # a record of an earlier version
+    lost = {pair for pair in [*changes.classes, *changes.fields] if predicted[pair[0]] and own[pair[1]]}
+    if not has_record(found):
+        removed = lost.intersection(changes.fields)
+        changes.fields = [pair for pair in changes.fields if pair not in removed]
+        return len(removed)
+    changes.classes = [pair for pair in changes.classes if pair not in lost]
+    changes.fields = [pair for pair in changes.fields if pair not in lost]
+    changes.shapes = sorted([*changes.shapes, *lost])
+    return 0
 
 
 def _is_near(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:

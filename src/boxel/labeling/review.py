@@ -76,7 +76,7 @@ def choose_next(data: Annotations, count: int = 20, *, random: bool = False, see
     References:
         Wei, Iyer, Bilmes, "Submodularity in Data Subset Selection and Active Learning", ICML 2015, Section 3.
     """
-    name, generated = data.file or "the dataset", _has_source(data)
+    name, generated = data.file or "the dataset", data.has_source
     candidates = np.flatnonzero(
         data.has_segmentation & (generated | ~data.trusted) & data.has_box & ~data.iscrowd
     )
@@ -196,15 +196,11 @@ def select_next(data: Annotations, chosen: Sequence[NextMask], checked: Sequence
     instances = [*(one.instance for one in chosen), *checked]
     names = ("segmentations", "quality", "source", "trusted", "areas")
     columns = {name: getattr(data, name).copy() for name in names}
-    dropped = data.has_segmentation & (_has_source(data) | ~data.trusted) & ~data.iscrowd
+    dropped = data.has_segmentation & (data.has_source | ~data.trusted) & ~data.iscrowd
     dropped[instances] = False
     columns["segmentations"][dropped], columns["areas"][dropped] = None, np.nan
     columns["quality"][:], columns["source"][:], columns["trusted"][:] = np.nan, None, True
     return replace(data, **columns).select_images(np.unique(data.image_index[instances]))
-
-
-def _has_source(data: Annotations) -> NDArray[np.bool_]:
-    return np.array([source is not None for source in data.source], dtype=bool)
 
 
 def _measure_doubt(data: Annotations) -> NDArray[np.float64]:

@@ -112,8 +112,7 @@ def assign_roles(data: Annotations, relabel: bool, own: NDArray[np.bool_] | None
     Returns:
         (N,) int8 of `SKIP`, `KEEP` and `LABEL`.
     """
-    has_source = np.array([source is not None for source in data.source], dtype=bool)
-    predicted = has_source & np.isfinite(data.quality)
+    predicted = data.has_source & np.isfinite(data.quality)
     stays = ~(predicted | relabel)
     masked = data.has_mask & (stays if own is None else own | stays)
     roles = np.where(masked, KEEP, LABEL).astype(np.int8)

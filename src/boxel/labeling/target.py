@@ -37,6 +37,7 @@ from boxel.labeling.outputs import (
     list_files,
     load_records,
     record,
+    take_accepted,
 )
 from boxel.labeling.store import Store
 from boxel.utils.errors import BoxelError, UsageError, one_line
@@ -115,6 +116,9 @@ class Target:
             count = count_noun(len(changes.removed_images), "image")
             logger.info("%s: %s not annotated, or skipped, and left as before", path, count)
             changes.removed_images = []
+        if name == "coco" and (lost := take_accepted(changes, before, found)):
+            message = "%s: %s lost `source`, which the tool did not know; their other fields are as before"
+            logger.warning(message, path, count_noun(lost, "mask"))
         if name == "coco" and (others := find_other_changes(before, found)):
             message = "%s: edits of %s are not kept; make them in the file of the boxes"
             logger.warning(message, path, name_some(others))

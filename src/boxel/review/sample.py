@@ -58,8 +58,7 @@ def guarantee_so_far(review: Review, iou: float) -> tuple[Guarantee | None, int]
     """
     data = review.data
     own = len(data.ids)
-    predicted = data.has_segmentation & data.trusted & ~data.iscrowd & data.has_box
-    predicted &= np.array([source is not None for source in data.source], dtype=bool)
+    predicted = data.has_generated_mask & ~data.iscrowd & data.has_box
     large = (data.boxes[:, 2:] - data.boxes[:, :2]).min(axis=1, initial=np.inf) >= MIN_SIDE
     order = np.argsort(random_ranks(review)[:own])
     order = order[(predicted & large)[order]]

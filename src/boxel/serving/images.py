@@ -116,7 +116,7 @@ class ImageSource:
                 if file is not None:
                     return read_image(file)
             return decode_file(self._fetch(self._complete(address, task)), name)
-        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             needs_key = isinstance(error, HTTPError) and error.code in (401, 403)
             remedy = "set the variable LABEL_STUDIO_API_KEY" if needs_key else "check the address"
             reason = one_line(f"{type(error).__name__}: {error}")
@@ -176,4 +176,7 @@ def _authorize(studio: str, key: str) -> str:
         return f"Token {key}"
     body, headers = json.dumps({"refresh": key}).encode(), {"Content-Type": "application/json"}
     with _OPENER.open(Request(f"{studio}/api/token/refresh", body, headers), timeout=_TIMEOUT) as answer:
-        return f"Bearer {json.loads(answer.read(1 << 16))['access']}"
+        given = json.loads(answer.read(1 << 16))
+    if not isinstance(given, dict) or not isinstance(given.get("access"), str):
+        raise ValueError("Label Studio gave no access token for its key")
+    return f"Bearer {given['access']}"

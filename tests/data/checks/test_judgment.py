@@ -211,7 +211,7 @@ def test_a_mask_away_from_its_box_is_not_one(make, mask, verdict) -> None:
     judgment = judge_masks(data)
     assert judgment.verdicts.tolist() == [verdict]
     _, sentences = drop_bad_masks(data)
-    assert ("1 away from the box (annotation 11)" in "".join(sentences)) == (verdict == Verdict.APART)
+    assert ("1 unlike the box (annotation 11)" in "".join(sentences)) == (verdict == Verdict.APART)
     issues = check(data)
     assert {issue.kind for issue in issues} == {"mask-box"}
     left_out = {issue.repair for issue in issues} == {"mask left out, box kept"}

@@ -104,6 +104,18 @@ def test_images_beside_labels_are_found(tmp_path):
     assert boxel.read(folder / "labels").label_maps == data.label_maps
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".TIFF"])
+def test_label_maps_may_be_tiffs(tmp_path, suffix):
+    folder = make_root(tmp_path)
+    for name in "ab":
+        file = folder / f"labels/{name}.png"
+        Image.open(file).save(file.with_suffix(suffix), "TIFF")
+        file.unlink()
+    data = boxel.read(folder)
+    assert data.label_maps == [f"labels/a{suffix}", f"labels/b{suffix}"]
+    assert stripes(data, 0) == [0] * 4 + [1] * 4
+
+
 @pytest.mark.parametrize("names", [("Images", "Labels"), ("images", "Labels")])
 def test_label_maps_in_folders_in_capitals_are_not_yolo(tmp_path, names):
     folder = make_root(tmp_path)

@@ -72,7 +72,7 @@ _WORDS = {
     Verdict.OUTSIDE: "outside the image",
     Verdict.OTHER_SIZE: "of another size than the image",
     Verdict.FILLED_BOX: "merely the filled box",
-    Verdict.APART: "away from the box",
+    Verdict.APART: "unlike the box",
 }
 
 
@@ -227,8 +227,7 @@ def find_filled_boxes(data: Annotations, judgment: MaskJudgment) -> NDArray[np.b
 def find_drawn_masks(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
     """(N,) bool, the masks that can be read, of single objects, and without a ``source``."""
     readable = (judgment.verdicts > Verdict.NONE) & ~judgment.broken
-    drawn = np.fromiter((source is None for source in data.source), dtype=bool, count=len(data.labels))
-    return readable & drawn & ~data.iscrowd
+    return readable & ~data.has_source & ~data.iscrowd
 
 
 def _judge_some(

@@ -2,8 +2,8 @@
 
 The layouts, recognized by their folders: ``images/`` and ``labels/``; Cityscapes (``leftImg8bit/`` and ``gtFine/``);
 CamVid as it is commonly distributed (``train/`` and ``trainannot/``); or any folder of label maps, with its images
-named or in a usual place. Label maps are gray or paletted PNGs, or PASCAL-Context's MATLAB files. Background is a class
-like others.
+named or in a usual place. Label maps are gray or paletted PNGs or TIFFs, or PASCAL-Context's MATLAB files. Background
+is a class like others.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def holds_label_maps(folder: Path) -> bool:
 
 
 def _may_be_label_map(file: Path) -> bool:
-    return file.suffix.lower() in (".png", ".mat", ".tif") and not is_hidden(file) and file.is_file()
+    return file.suffix.lower() in (".png", ".mat", ".tif", ".tiff") and not is_hidden(file) and file.is_file()
 
 
 def _is_label_map(file: Path) -> bool:
@@ -198,7 +198,7 @@ def _split_folder(images: Path, split: str | None) -> Path:
 
 
 def _label_files(folder: Path, preferred: str = LABEL_IDS) -> list[Path]:
-    """Find label maps, recursively: one of Cityscapes' two kinds if there are any, else PNGs, else MATLAB files."""
+    """Find label maps, recursively: one of Cityscapes' two kinds if there are any, else PNGs, else all."""
     files = sorted(file for file in folder.rglob("*") if _may_be_label_map(file))
     kinds = [
         *([p for p in files if p.stem.endswith(kind)] for kind in (preferred, LABEL_IDS, TRAIN_IDS)),

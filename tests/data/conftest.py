@@ -1,6 +1,7 @@
 """Random small datasets, to be written in any format and read again."""
 
 import json
+import struct
 import tempfile
 import warnings
 from pathlib import Path
@@ -204,3 +205,24 @@ def describe_losses():
         return [str(w.message) for w in found if w.category is boxel.data.ConversionWarning]
 
     return describe
+
+
+@pytest.fixture
+def write_tiff(tmp_path):
+    """A function that writes (H, W) values as a gray TIFF of some bits, in either order of bytes."""
+
+    def write(values, bits, white_is_zero=False, order="<"):
+        values = np.asarray(values)
+        digits = values[..., None] >> np.arange(bits)[::-1] & 1
+        rows = np.packbits(digits.reshape(len(values), -1).astype(np.uint8), axis=1)
+        content = (values.astype(f"{order}u2") if bits == 16 else rows).tobytes()
+        height, width = values.shape
+        tags = {256: width, 257: height, 258: bits, 259: 1, 262: int(not white_is_zero), 277: 1, 278: height}
+        tags |= {273: 8 + 2 + 12 * 9 + 4, 279: len(content)}
+        fields = [struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())]
+        start = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(fields))
+        file = tmp_path / "gray.tif"
+        file.write_bytes(start + b"".join(fields) + bytes(4) + content)
+        return file
+
+    return write

@@ -229,3 +229,10 @@ def test_size_comes_from_the_header_alone(tmp_path: Path) -> None:
     assert image_size(path) == (4000, 3000)
     with pytest.raises(ImageError):
         read_image(path)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_zero_is_white_is_no_negative(write_tiff, bits: int) -> None:
+    values = [[0, 2**bits - 1, 2**bits // 4]]
+    assert read_image(write_tiff(values, bits, white_is_zero=True))[..., 0].tolist() == [[255, 0, 191]]
+    assert read_image(write_tiff(values, bits))[..., 0].tolist() == [[0, 255, 64]]

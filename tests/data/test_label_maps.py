@@ -209,3 +209,26 @@ def test_color_label_maps_are_refused(tmp_path) -> None:
     Image.new("RGB", (3, 2)).save(tmp_path / "m.png")
     with pytest.raises(BoxelError, match=r"m.png: cannot be read as a label map \(it is in color \(RGB\)"):
         read_label_map(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_a_tiff_has_the_values_that_are_stored_in_it(write_tiff, bits, white_is_zero) -> None:
+    values = [[0, 1, 0], [1, 2**bits - 1, 2 ** (bits - 1)]]
+    file = write_tiff(values, bits, white_is_zero)
+    assert read_label_map(file).tolist() == values and label_map_size(file) == (3, 2)
+
+
+def test_a_tiff_of_16_bits_may_have_the_high_byte_first(write_tiff) -> None:
+    assert read_label_map(write_tiff([[0, 258]], 16, order=">")).tolist() == [[0, 258]]
+
+
+def test_values_of_32_bits_do_not_wrap_around(tmp_path) -> None:
+    Image.fromarray(np.array([[1, 65537, -1, 65534]], dtype=np.int32)).save(tmp_path / "m.tif")
+    assert read_label_map(tmp_path / "m.tif").tolist() == [[1, 65535, 65535, 65534]]
+
+
+def test_fractions_are_refused(tmp_path) -> None:
+    Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "m.tif")
+    with pytest.raises(BoxelError, match=r"m.tif: cannot be read as a label map \(its values are fractions"):
+        read_label_map(tmp_path / "m.tif")

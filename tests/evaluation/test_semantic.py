@@ -270,3 +270,12 @@ def test_the_model_runs_once_per_image(tmp_path):
     assert heads == ["width", "boundary", "interior"] and near[0] == "3"
     assert all_over == ["200", f"{metrics['mean_iou']:.3f}", "-"]
     assert "trimap" not in measure_segmenter(truth, model, SemanticInferenceConfig())
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".TIFF"])
+def test_label_maps_may_be_tiffs_in_part(truth, found, suffix) -> None:
+    expected = measure_label_maps(truth, found)
+    for k in (1, 3):
+        Image.open(found / f"{k}.png").save((found / f"{k}.png").with_suffix(suffix), "TIFF")
+        (found / f"{k}.png").unlink()
+    assert measure_label_maps(truth, found) == expected

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import boxel
 from boxel.cli import main
@@ -84,3 +85,13 @@ def test_commands_take_them_as_files(tarred, tmp_path, capsys):
     masks = boxel.label(found.without_masks(), teacher="ellipse")
     expected = boxel.label(data.without_masks(), teacher="ellipse")
     assert masks.segmentations.tolist() == expected.segmentations.tolist()
+
+
+def test_an_avif_in_a_tar_file_is_read(tmp_path):
+    pytest.importorskip("PIL.AvifImagePlugin")
+    data = example_scenes(1)
+    file = tmp_path / "a.avif"
+    Image.open(data.image_path(0)).save(file)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(file, "a.avif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tar/a.avif"), read_image(file))

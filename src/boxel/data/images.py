@@ -45,7 +45,7 @@ SUFFIXES = frozenset(
 """Suffixes, in lower case, of the files that are taken for images when a folder is searched."""
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two of more than 4 GB
-_SAMPLES = 277  # the tag of a TIFF that counts bands
+_PHOTOMETRIC, _SAMPLES = 262, 277  # tags of a TIFF: what 0 is, 0 for white, and the number of bands
 _announced: set[int] = set()
 
 _BAND_PIXELS = 1 << 22  # that are converted at once
@@ -120,10 +120,13 @@ def decode_image(image: Image.Image) -> NDArray[np.uint8]:
 
 def rgb_bands(image: Image.Image, rows: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield the first row and the RGB pixels of each band of rows, so that a large image is never held twice."""
+    # Pillow inverts a TIFF whose 0 is white, but not one of 16 bits.
+    inverts = image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
     for top in range(0, image.height, max(rows, 1)):
         whole = rows >= image.height
         band = image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))
-        yield top, np.asarray(_as_rgb(band))
+        pixels = np.asarray(_as_rgb(band))
+        yield top, 255 - pixels if inverts else pixels
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -244,16 +247,19 @@ def announce_bands(path: str | os.PathLike[str], count: int) -> None:
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     if frame := split_frame(path):
         return Image.fromarray(read_frame(*frame))
-    if member := split_member(path):
-        return Image.open(io.BytesIO(read_member(*member)), formats=FORMATS)
+    member = split_member(path)
+    source = io.BytesIO(read_member(*member)) if member else path
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(source, formats=FORMATS)
         announce_bands(path, getattr(image, "tag_v2", {}).get(_SAMPLES, 1))
         return image
     except Image.UnidentifiedImageError:
-        with open(path, "rb") as file:
-            head = file.read(12)
-        if is_tiff(head):
+        if isinstance(source, io.BytesIO):
+            head = source.getvalue()[:12]
+        else:
+            with open(source, "rb") as file:
+                head = file.read(12)
+        if is_tiff(head) and not member:
             return _open_raster(path)
         if head[4:8] != b"ftyp":
             raise
@@ -269,7 +275,7 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
         raise OSError(f"{name} needs another package: pip install '{package}'") from error
     if name == "HEIF":
         module.register_heif_opener()
-    return Image.open(path, formats=[name])
+    return Image.open(source, formats=[name])
 
 
 def _open_raster(path: str | os.PathLike[str]) -> Image.Image:

@@ -235,7 +235,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
         file: A gray or paletted PNG or TIFF, or a MATLAB file with a `LabelMap`, the format of PASCAL-Context.
 
     Returns:
-        (H, W) uint16.
+        (H, W) uint16; what is not in 0..`MAX_VALUE` becomes that.
 
     Raises:
         BoxelError: The file cannot be read as a label map.
@@ -251,14 +251,26 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
         if file.suffix.lower() == ".mat":
             return read_mat(file, "LabelMap").astype(np.uint16)
         with Image.open(file, formats=["PNG", "TIFF"]) as image:
-            return pixel_values(_checked(image)).astype(np.uint16)
+            values = pixel_values(checked(image))
+    if values.dtype.itemsize > 2:  # 32 bits; without this 65537 would become 1
+        values = np.where((values >= 0) & (values <= MAX_VALUE), values, MAX_VALUE)
+    return values.astype(np.uint16)
 
 
 def pixel_values(image: Image.Image) -> NDArray[Any]:
-    """Return the values of a paletted or gray PNG as the file has them: Pillow stretches 2 and 4 bits of gray to 8."""
-    stored = image.tile[0][3] if image.mode == "L" else ""  # type: ignore[attr-defined]
-    stretch = {"L;2": 85, "L;4": 17}.get(stored, 1)
-    return np.array(image) // stretch if stretch > 1 else np.array(image)
+    """Return the values of a paletted or gray PNG or TIFF as the file has them.
+
+    Pillow stretches 2 and 4 bits of gray to 8, and inverts up to 8 bits of a TIFF whose 0 is white.
+    """
+    stored = image.tile[0][3]  # type: ignore[attr-defined]  # e.g. "L;4", or ("L;4I", ...) for an inverted TIFF
+    layout = (stored if isinstance(stored, str) else stored[0]).partition(";")[2]
+    values = np.array(image)
+    if image.mode == "1":
+        return values ^ ("I" in layout)
+    if image.mode == "L":
+        values = 255 - values if "I" in layout else values
+        return values // {"2": 85, "4": 17}.get(layout[:1], 1)
+    return values
 
 
 def look_up(indices: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -283,11 +295,16 @@ def label_map_size(file: Path) -> tuple[int, int]:
             height, width = mat_shape(file, "LabelMap")
             return width, height
         with Image.open(file, formats=["PNG", "TIFF"]) as image:
-            return _checked(image).size
+            return checked(image).size
 
 
-def _checked(image: Image.Image) -> Image.Image:
-    if image.mode not in ("1", "L", "P", "I", "I;16"):
+def checked(image: Image.Image) -> Image.Image:
+    """Return an opened image whose pixels may be classes; raise a `ValueError` if they are none, or too many."""
+    if image.mode == "F":
+        raise ValueError(
+            "its values are fractions: write the value of its class into each pixel as a whole number"
+        )
+    if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
         raise ValueError(f"it is in color ({image.mode}): write the value of its class into each pixel")
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"it has more than {MAX_PIXELS} pixels")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import MAX_VALUE, Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems
+from boxel.data.formats.semantic import label_files
 from boxel.data.label_maps import (
     IGNORE_INDEX,
     build_class_lookup,
@@ -310,9 +311,8 @@ def score_label_maps(
     table[label_map_values(classes)] = np.arange(len(classes))
     within = Path(folder) / "labels"
     maps = within if within.is_dir() else Path(folder)
-    files = sorted(path for path in maps.rglob("*") if path.suffix.lower() in (".png", ".tif"))
     rows = Builder()
-    for number, file in enumerate(files):
+    for number, file in enumerate(label_files(maps)):
         rows.add_image(number, file.relative_to(maps).as_posix())
     listed, stems = rows.build(maps, [], maps), file_stems(truth.paths)
     pairs = pair_images(truth, listed)

@@ -93,7 +93,7 @@ def read_yolo_predictions(folder: str | Path, truth: Annotations) -> tuple[list[
 def _find_texts(folder: Path) -> list[Path]:
     """Return the texts of predictions in a folder, or in its `labels`."""
     inner = folder / "labels"
-    texts = sorted((inner if inner.is_dir() else folder).rglob("*.txt"))
+    texts = sorted((inner if inner.is_dir() else folder).rglob("*.[tT][xX][tT]"))
     return [file for file in texts if file.name != "classes.txt" and not file.name.startswith("._")]
 
 

@@ -247,7 +247,7 @@ def _settle_out(out: str | Path | None, is_semantic: bool) -> Path:
     path = Path(out or ("predictions" if is_semantic else "predictions.json"))
     if path.is_dir() and not is_semantic:
         raise UsageError(f"{path} is a folder; name a file to write.")
-    if path.suffix in (".json", ".geojson") and is_semantic:
+    if path.suffix.lower() in (".json", ".geojson") and is_semantic:
         raise UsageError(f"`out` is {path}, and label maps are written into a folder; name one.")
     return path
 

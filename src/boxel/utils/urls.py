@@ -54,12 +54,16 @@ def list_files(path: str, suffix: str) -> list[str]:
     """Return a file itself, or the files of a folder with a suffix, sorted; what they contain is not looked at."""
     if not is_url(path):
         given = Path(path)
-        return [path] if given.is_file() else sorted(map(str, given.glob(f"*{suffix}")))
+        return (
+            [path]
+            if given.is_file()
+            else sorted(str(p) for p in given.glob("*") if p.suffix.lower() == suffix)
+        )
     system, inside = file_system(path)
     if system.isfile(inside):
         return [path]
     names = system.ls(inside, detail=False) if system.isdir(inside) else []
-    return sorted(system.unstrip_protocol(name) for name in names if name.endswith(suffix))
+    return sorted(system.unstrip_protocol(name) for name in names if name.lower().endswith(suffix))
 
 
 def join_url(folder: str, name: str) -> str:

@@ -86,3 +86,13 @@ def test_images_of_no_split_are_not_trained_on_if_others_have_one(tmp_path):
         boxel.data.write(scenes, tmp_path / "out", "darknet")
     assert len((tmp_path / "out/train.txt").read_text().splitlines()) == 1
     assert sorted(map(str, boxel.data.read(tmp_path / "out").splits)) == ["None", "train", "val"]
+
+
+@pytest.mark.parametrize("lists", [{}, {"train": "obj_train_data/a.PNG\robj_train_data/b.PNG\r"}])
+def test_suffixes_may_be_in_capitals(tmp_path, lists):
+    folder = make(tmp_path, lists, config=None)
+    for file in list((folder / "obj_train_data").iterdir()):
+        file.rename(file.with_suffix(file.suffix.upper()))
+    data = boxel.data.read(folder)
+    assert data.paths == ["obj_train_data/a.PNG", "obj_train_data/b.PNG"] and data.issues == []
+    assert data.boxes.tolist() == [[40, 15, 60, 35]] * 2

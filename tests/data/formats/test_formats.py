@@ -4,15 +4,18 @@ import json
 import re
 import warnings
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import boxel.data
-from boxel.data import formats
+from boxel.data import Category, example_scenes, formats
 from boxel.data.formats import read, recognize, write
+from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems
+from boxel.data.images import read_image
 from boxel.utils.errors import BoxelError
 
 
@@ -249,3 +252,43 @@ def test_names_that_lead_out_of_the_folder_are_kept_and_reported(tmp_path, name)
     )
     again = read(tmp_path / name)
     assert again.paths == names and all(again.image_path(k).is_file() for k in range(5))
+
+
+@pytest.mark.parametrize(
+    "format", ["coco", "parquet", "cvat", "label-studio", "labelme", "voc", "yolo", "darknet"]
+)
+def test_a_folder_of_files_with_suffixes_in_capitals_is_read(tmp_path, format):
+    data, folder = example_scenes(2), tmp_path / "set"
+    single = {"coco": "a.json", "parquet": "a.parquet"}
+    with warnings.catch_warnings(action="ignore"):
+        write(data, folder / single.get(format, ""), format)
+    expected = read(folder, data.root)
+    for file in [file for file in folder.rglob("*.*") if file.is_file() and file.name != "boxel-ids.json"]:
+        if file.name != "train.txt":  # it is named in Darknet's obj.data
+            file.rename(file.with_suffix(file.suffix.upper()))
+    found = read(folder, data.root)
+    assert recognize(folder) == format and found.issues == []
+    assert found.boxes.tolist() == expected.boxes.tolist() and found.categories == expected.categories
+    assert len(found.labels) == len(data.labels)
+
+
+@pytest.mark.parametrize(
+    "format", ["yolo", "sbd", "voc", "labelme", "darknet", "salient", "fiftyone", "cvat"]
+)
+def test_unusual_names_of_images_keep_to_their_objects(tmp_path, format):
+    names = ["classes.png", "2.png", "2.jpg.png", "UPPER.png", "upper.png", "c#1.png", "d%20e.png", "d e.png"]
+    rows = Builder()
+    for k, name in enumerate(names):
+        file = tmp_path / "in" / name
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (96, 64), (10 * k, 0, 0)).save(file)
+        rows.add_image(k, name, 96, 64)
+        ring = [8 * k, 8, 8 * k + 16, 8, 8 * k + 16, 24, 8 * k, 24]
+        rows.add(k, k, 0, (8 * k, 8, 8 * k + 16, 24), json.dumps([ring]).encode())
+    with warnings.catch_warnings(action="ignore"):
+        write(rows.build(tmp_path / "in", [Category(1, "cat")], tmp_path), tmp_path / "out", format)
+    (tmp_path / "out/boxel-ids.json").unlink(missing_ok=True)
+    found = read(tmp_path / "out")
+    colors = [read_image(found.image_path(image))[0, 0, 0] for image in found.image_index]
+    assert found.issues == [] and sorted(colors) == list(range(0, 80, 10))
+    assert found.boxes[:, 0] == pytest.approx(np.array(colors) * 0.8, abs=0.01)

@@ -695,3 +695,20 @@ def test_splits_are_known_and_survive(tmp_path: Path) -> None:
     boxel.write(data, tmp_path / "out", format="semantic")
     assert boxel.read(tmp_path / "out").splits == ["train", "val"]
     assert boxel.read(tmp_path / "out", split="val").splits == ["val"]
+
+
+def test_label_maps_of_two_formats_are_one_dataset(tmp_path):
+    folder = make_root(tmp_path)
+    Image.open(folder / "labels/b.png").save(folder / "labels/b.tif")
+    (folder / "labels/b.png").unlink()
+    data = boxel.read(folder)
+    assert data.label_maps == ["labels/a.png", "labels/b.tif"] and data.issues == []
+    assert stripes(data, 1) == [1] * 4 + [255] * 4
+
+
+def test_a_tiff_of_the_stem_of_a_label_map_is_its_image(tmp_path):
+    labels(tmp_path / "a_L.png", 0, 1)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.tif")
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    data = boxel.read(tmp_path, images=tmp_path, format="semantic")
+    assert (data.paths, data.label_maps, data.issues) == (["a.tif"], ["a_L.png"], [])

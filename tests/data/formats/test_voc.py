@@ -583,3 +583,13 @@ def test_label_maps_of_a_semantic_dataset_get_the_values_of_voc_and_come_back(tm
         np.array([*own, *[""] * (256 - len(own))])[labels] for own, labels in zip(names, maps, strict=True)
     ]
     assert (shown[0] == shown[1]).all() and (maps[1] == 255).sum() == 1
+
+
+@pytest.mark.parametrize("kind", ["bits", "16 bits"])
+def test_numbers_of_objects_may_have_1_or_16_bits(folder, kind):
+    segment(folder, [((0, 5, 0, 4), 1)], [((0, 5, 0, 4), 12)])
+    file = folder / "SegmentationObject/one.png"
+    pixels = np.array(Image.open(file))
+    Image.fromarray(pixels.astype(bool) if kind == "bits" else pixels.astype(np.uint16) * 300).save(file)
+    data = boxel.data.read(folder)
+    assert data.issues == [] and data.has_mask.tolist() == [True, False] and data.mask(0).sum() == 20

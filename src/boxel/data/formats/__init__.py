@@ -138,7 +138,7 @@ def recognize(path: str | Path) -> str:
         if not path.exists():
             raise BoxelError(f"{path}: there is no such file or folder; check the path.")
         check_complete(path)
-        if path.suffix == ".onnx" or all(
+        if path.suffix.lower() == ".onnx" or all(
             (path / name).is_file() for name in ("model.safetensors", "config.yaml")
         ):
             raise BoxelError(f"{path}: this is a model, not a dataset; `boxel predict` uses it on images.")

@@ -35,7 +35,7 @@ from boxel.data.formats.coco_rows import (
 from boxel.data.formats.coco_videos import find_frames
 from boxel.data.formats.coco_writer import numeric_ids, with_original, write
 from boxel.data.formats.geometry import find_code_box
-from boxel.data.formats.names import ImageFinder, guess_root
+from boxel.data.formats.names import ImageFinder, guess_root, list_files
 from boxel.data.image_names import to_integer, to_posix
 from boxel.data.splits import find_splits
 from boxel.masks.rle import to_rle
@@ -56,7 +56,7 @@ def recognize(path: Path) -> bool:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json")) or sorted(folder.glob("annotations/*.json"))
+    return list_files(folder, ".json") or list_files(folder / "annotations", ".json")
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:

@@ -14,13 +14,12 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.builder import Builder, read_text
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import Export, clean_name, file_stems, write_lines
-from boxel.data.formats.names import ImageFinder, is_hidden
+from boxel.data.formats.names import ImageFinder, images_below, in_either_case, list_files
 from boxel.data.formats.yolo import build
 from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list
 from boxel.data.formats.yolo_names import read_class_list, yaml_in
 from boxel.data.formats.yolo_writer import NO_SPLIT, add_boxes, format_row
 from boxel.data.image_names import split_path
-from boxel.data.images import SUFFIXES
 from boxel.data.splits import split_name
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
@@ -39,13 +38,13 @@ _NAMES = ("obj.names", "classes.names")
 def recognize(path: Path) -> bool:
     """Return whether this is an ``obj.data``, or a folder with one or with ``obj.names``."""
     if path.is_file():
-        return path.suffix == ".data"
+        return path.suffix.lower() == ".data"
     return yaml_in(path) is None and (_config_in(path) or _names_in(path)) is not None
 
 
 def _config_in(folder: Path) -> Path | None:
-    for file in sorted(folder.glob("*.data")):
-        if file.is_file() and not is_hidden(file) and file.stat().st_size < _MAX_CONFIG:
+    for file in list_files(folder, ".data"):
+        if file.stat().st_size < _MAX_CONFIG:
             with contextlib.suppress(BoxelError):  # of another kind
                 if "names" in _read_config(file):
                     return file
@@ -53,7 +52,7 @@ def _config_in(folder: Path) -> Path | None:
 
 
 def _names_in(folder: Path) -> Path | None:
-    return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    return next(filter(is_file, (in_either_case(folder / name) for name in _NAMES)), None)
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -68,7 +67,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         listed = list(read_list(file, [folder, folder.parent], finder))
         pairs += [_pair(image, images, _LISTS.get(key, key)) for image in listed]
     if not pairs:
-        texts = sorted({file.parent for file in folder.rglob("*.txt") if _has_image(file)})
+        texts = sorted({image.parent for image in images_below(folder) if is_file(_text_beside(image))})
         pairs = find_pairs([Place(f, f, split_name(f.name)) for f in texts], rows)
     if not pairs:
         what = "there are no images and no lists of images; a Darknet dataset has train.txt."
@@ -106,18 +105,18 @@ def _lists(config: dict[str, str], folder: Path, rows: Builder) -> Iterator[tupl
         else:
             yield key, file
     for key in {} if stated else _LISTS:
-        if is_file(folder / f"{key}.txt"):
-            yield key, folder / f"{key}.txt"
+        if is_file(file := in_either_case(folder / f"{key}.txt")):
+            yield key, file
 
 
 def _pair(image: Path, images: Path | None, split: str | None) -> Pair:
-    beside = image.with_suffix(".txt")
-    labels = beside if is_file(beside) else label_folder(image).with_suffix(".txt")
+    beside = _text_beside(image)
+    labels = beside if is_file(beside) else _text_beside(label_folder(image))
     return Pair(images / image.name if images else image, labels if is_file(labels) else None, split)
 
 
-def _has_image(text: Path) -> bool:
-    return not is_hidden(text) and any(is_file(text.with_suffix(suffix)) for suffix in SUFFIXES)
+def _text_beside(image: Path) -> Path:
+    return in_either_case(image.with_suffix(".txt"))
 
 
 def write(data: Annotations, path: Path) -> list[str]:

@@ -52,6 +52,12 @@ def list_files(folder: Path, *suffixes: str) -> list[Path]:
     )
 
 
+def in_either_case(file: Path) -> Path:
+    """Return a file, or the one whose suffix is in capitals if there is only that."""
+    capitals = file.with_suffix(file.suffix.upper())
+    return capitals if not is_file(file) and is_file(capitals) else file
+
+
 def images_below(folder: Path) -> list[Path]:
     """List the images in a folder and all below it; hidden files are passed over."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
@@ -64,7 +70,7 @@ def find_file(path: Path, name: str, is_right: Callable[[Path], bool]) -> Path |
     ``is_right`` looks into a file that has the suffix of the usual name.
     """
     suffix = PurePosixPath(name).suffix
-    files = [path] if path.is_file() else [path / name, *sorted(path.glob(f"*{suffix}"))[:3]]
+    files = [path] if path.is_file() else [path / name, *list_files(path, suffix)[:3]]
     return next((f for f in files if f.suffix.lower() == suffix and f.is_file() and is_right(f)), None)
 
 
@@ -255,7 +261,7 @@ def pair_labels(
     for i, (name, label) in enumerate(zip(map(to_posix, stated), labels, strict=True)):
         named = _without_suffix(os.path.normpath(name)).lower()
         is_there = is_file(folder / name)
-        own = finder.find_beside(label) if named != label.lower() else None
+        own = None if is_there and named == label.lower() else finder.find_beside(label)
         if own and is_there and named in known:
             problems[i] = f"it names {name}, which is the image of another file; {own} is used."
         chosen.append(own if own and (not is_there or named in known) else name)

@@ -31,7 +31,7 @@ from boxel.data.formats.box_table import (
 )
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.coco_writer import describe_outside, name_root
-from boxel.data.formats.names import ImageFinder, guess_root
+from boxel.data.formats.names import ImageFinder, guess_root, list_files
 from boxel.data.splits import standard_split
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
@@ -71,7 +71,7 @@ def recognize(path: Path) -> bool:
 
 
 def _files_in(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
+    return [path] if path.is_file() else list_files(path, SUFFIX)
 
 
 def holds_boxes(path: Path) -> bool:

@@ -44,7 +44,7 @@ def recognize(path: Path) -> bool:
 
 
 def _find_folder(path: Path) -> Path | None:
-    if path.is_file() and path.suffix != ".txt":
+    if path.is_file() and path.suffix.lower() != ".txt":
         return None
     start = path.parent if path.is_file() else path
     folders = (start, start / "dataset", start / "benchmark_RELEASE" / "dataset")

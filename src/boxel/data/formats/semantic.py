@@ -74,7 +74,7 @@ def recognize(path: Path) -> bool:
     if not path.is_dir() or any(path.glob("data*.y*ml")):  # YOLO's
         return False
     return any(
-        images is not None and not _has_other_annotations(labels) and bool(_label_files(labels))
+        images is not None and not _has_other_annotations(labels) and bool(label_files(labels))
         for labels, images in _find_layout(path).places
     )
 
@@ -127,7 +127,7 @@ def read(
     """
     layout = _find_layout(path, split)
     preferred = TRAIN_IDS if class_list == "cityscapes-train-ids" else LABEL_IDS
-    labels = {folder: _label_files(folder, preferred) for folder, _ in layout.places}
+    labels = {folder: label_files(folder, preferred) for folder, _ in layout.places}
     first = next((file for files in labels.values() for file in files), None)
     if first is None:
         raise BoxelError(f"{path}: there are no label maps; put one PNG per image into it.")
@@ -197,12 +197,20 @@ def _split_folder(images: Path, split: str | None) -> Path:
     return folders[0] if len(folders) == 1 and folders[0].is_dir() else images
 
 
-def _label_files(folder: Path, preferred: str = LABEL_IDS) -> list[Path]:
-    """Find label maps, recursively: one of Cityscapes' two kinds if there are any, else PNGs, else all."""
+def label_files(folder: Path, preferred: str = LABEL_IDS) -> list[Path]:
+    """Find label maps, recursively: one of Cityscapes' two kinds if there are any, else PNGs and TIFFs, else all.
+
+    A TIFF with the stem of a PNG is taken for its image.
+    """
     files = sorted(file for file in folder.rglob("*") if _may_be_label_map(file))
+    pngs = {_bare_stem(p) for p in files if p.suffix.lower() == ".png"}
     kinds = [
         *([p for p in files if p.stem.endswith(kind)] for kind in (preferred, LABEL_IDS, TRAIN_IDS)),
-        [p for p in files if p.suffix.lower() == ".png"],
+        [
+            p
+            for p in files
+            if p.suffix.lower() == ".png" or (_bare_stem(p) not in pngs and p.suffix.lower() != ".mat")
+        ],
     ]
     return next(filter(None, kinds), files)
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import MAX_VALUE, Category, values_to_labels
 from boxel.data.formats.builder import read_bytes, read_utf8
+from boxel.data.formats.names import in_either_case
 from boxel.utils.errors import BoxelError, nearest, one_line
+from boxel.utils.files import is_file
 
 _FOLDER = Path(__file__).parents[1] / "tables"
 
@@ -144,7 +146,9 @@ def load_classes(
 
 
 def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+    return next(
+        filter(is_file, (in_either_case(folder / name) for folder in folders for name in names)), None
+    )
 
 
 def _guess_table(label_map: Path) -> str | None:

@@ -25,7 +25,7 @@ from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_
 from boxel.data.formats.builder import Builder, read_bytes, read_text
 from boxel.data.formats.extras import encode_extras
 from boxel.data.formats.identity import Held, Ids
-from boxel.data.formats.names import list_files, pair_labels, stay_inside
+from boxel.data.formats.names import in_either_case, list_files, pair_labels, stay_inside
 from boxel.data.formats.voc_pngs import VOID, read_png
 from boxel.data.formats.voc_writer import CLASSES as CLASSES
 from boxel.data.formats.voc_writer import class_order
@@ -52,7 +52,7 @@ _MIN_IOU = 0.25
 def recognize(path: Path) -> bool:
     """Return whether this is a VOC folder (or the parent of a ``VOC2012``), an image set of one, or an XML file."""
     if path.is_file():
-        return path.suffix.lower() == ".xml" or (path.suffix == ".txt" and "ImageSets" in path.parts)
+        return path.suffix.lower() == ".xml" or (path.suffix.lower() == ".txt" and "ImageSets" in path.parts)
     folder = _find_folder(path)
     if folder is None or (folder / "Annotations").is_dir():
         return folder is not None
@@ -247,8 +247,7 @@ def _image_folder(folder: Path) -> str:
 
 
 def _find_png(folder: Path, stem: str) -> Path:
-    lower, upper = folder / f"{stem}.png", folder / f"{stem}.PNG"
-    return upper if upper.is_file() and not lower.is_file() else lower
+    return in_either_case(folder / f"{stem}.png")
 
 
 def _match_masks(
@@ -308,9 +307,7 @@ def _match_masks(
     return instances
 
 
-def _find_class(
-    mask: NDArray[np.bool_], classes: NDArray[np.uint8] | None, order: list[str] | None
-) -> str | None:
+def _find_class(mask: NDArray[np.bool_], classes: NDArray[Any] | None, order: list[str] | None) -> str | None:
     if classes is None or order is None:
         return None
     counts = np.bincount(classes[mask], minlength=256)

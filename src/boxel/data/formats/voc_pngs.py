@@ -5,34 +5,28 @@ from __future__ import annotations
 import zlib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.formats.builder import Builder
-from boxel.data.images import MAX_PIXELS
-from boxel.data.label_maps import pixel_values
+from boxel.data.label_maps import checked, pixel_values
 from boxel.utils.errors import one_line
 
 VOID = 255
 
 
-def read_png(file: Path, size: tuple[int, ...], stem: str, rows: Builder) -> NDArray[np.uint8] | None:
+def read_png(file: Path, size: tuple[int, ...], stem: str, rows: Builder) -> NDArray[Any] | None:
     """Read the (H, W) palette indices of a segmentation; None if there is none that can be used."""
     if not file.is_file():
         return None
     try:
         with Image.open(file, formats=["PNG"]) as image:
-            if image.mode not in ("P", "L"):
-                raise ValueError(
-                    f"it is in color ({image.mode}): write the number of each object or class into its pixels"
-                )
             if min(size) > 0 and image.size != tuple(size):
                 raise ValueError(f"its size is {image.size}, not {tuple(size)}")
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"its size is {image.size}")
-            return pixel_values(image)
+            return pixel_values(checked(image))
     except Exception as error:  # Pillow's decoders raise many kinds of errors
         what = f"cannot be read as a segmentation ({one_line(error)}); the boxes are kept."
         rows.report("bad-file", file, what, stem)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from boxel.data.formats.builder import Builder, read_utf8
-from boxel.data.formats.names import ImageFinder, images_below, is_hidden, named_folder
+from boxel.data.formats.names import ImageFinder, images_below, in_either_case, is_hidden, named_folder
 from boxel.data.image_names import split_path, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import SPLITS, split_name, standard_split
@@ -128,7 +128,8 @@ def _find(entry: str, starts: Sequence[Path]) -> Path | None:
     names = [stated, stated.removeprefix("../"), *("/".join(parts[k:]) for k in range(len(parts)))]
     for path in [start / name for name in names for start in starts]:
         with contextlib.suppress(OSError, ValueError):  # a name that is too long, or with a null byte
-            if path.is_dir() or label_folder(path).is_dir() or (path.suffix == ".txt" and path.is_file()):
+            is_list = path.suffix.lower() == ".txt" and path.is_file()
+            if is_list or path.is_dir() or label_folder(path).is_dir():
                 return path
     return None
 
@@ -136,18 +137,18 @@ def _find(entry: str, starts: Sequence[Path]) -> Path | None:
 def _places_in(
     path: Path, starts: Sequence[Path], images: Path | None, finder: ImageFinder
 ) -> Iterator[Place]:
-    if path.suffix != ".txt":
+    if path.suffix.lower() != ".txt":
         yield Place(path if images is None else images / (below_folder(path) or "."), label_folder(path))
         return
     for image in read_list(path, [path.parent, *starts], finder):
         labels = label_folder(image)
         own = image if images is None else images / (below_folder(image) or image.name)
-        yield Place(own, labels.parent / f"{labels.stem or '_'}.txt")
+        yield Place(own, in_either_case(labels.parent / f"{labels.stem or '_'}.txt"))
 
 
 def read_list(file: Path, starts: Sequence[Path], finder: ImageFinder) -> Iterator[Path]:
     """Yield the image files that a text lists, one per line, by names that another machine may have written."""
-    for line in read_utf8(file).decode("utf-8", "replace").split("\n"):
+    for line in read_utf8(file).decode("utf-8", "replace").replace("\r", "\n").split("\n"):
         if name := to_posix(line.strip()):
             candidates = [start / name for start in starts]
             exact = next(filter(is_file, candidates), None)
@@ -214,7 +215,7 @@ def find_pairs(places: Sequence[Place], rows: Builder) -> list[Pair]:
 
 def _pair_files(place: Place, rows: Builder) -> Iterator[Pair]:
     images, labels, split = place
-    if labels.suffix == ".txt":
+    if labels.suffix.lower() == ".txt":
         yield Pair(images, labels if is_file(labels) else None, split)
         return
     image_files: dict[Path, list[Path]] = {}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import yaml
 
 from boxel.data.formats.builder import Builder, read_text
+from boxel.data.formats.names import in_either_case
 from boxel.data.formats.yolo_files import CLASS_LISTS
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import is_file
@@ -26,7 +27,7 @@ class _TextLoader(yaml.SafeLoader):
 def yaml_in(folder: Path) -> Path | None:
     """Return the ``data.yaml`` or ``dataset.yaml`` in a folder, if there is one."""
     files = (folder / f"{name}{suffix}" for name in ("data", "dataset") for suffix in YAML_SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
+    return next(filter(is_file, map(in_either_case, files)), None)
 
 
 def find_yaml(folder: Path, below: Path | None = None) -> Path | None:
@@ -131,7 +132,7 @@ def _list_in(folder: Path, stated: _List | None, rows: Builder) -> _List | None:
     """Return the list in a folder, of which that of ``data.yaml`` comes first."""
     if stated is not None and stated.file.parent.resolve() == folder:
         return stated
-    file = next((folder / name for name in CLASS_LISTS if (folder / name).is_file()), None)
+    file = next(filter(is_file, (in_either_case(folder / name) for name in CLASS_LISTS)), None)
     return None if file is None else _List(file, read_class_list(file, rows))
 
 

@@ -16,7 +16,7 @@ from boxel.data.formats.extras import decode_extras, get_dict, get_list
 from boxel.data.formats.geometry import enclose
 from boxel.data.formats.layout import Export, clean_name, make_distinct, write_lines
 from boxel.data.formats.rotated import CORNERS, find_mask_corners, find_rotated
-from boxel.data.formats.yolo_files import OTHER_KEYS, nested_name
+from boxel.data.formats.yolo_files import CLASS_LISTS, OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
 from boxel.data.formats.yolo_rows import box_corners
 from boxel.data.issues import count_noun
@@ -162,6 +162,10 @@ def image_stems(data: Annotations) -> list[str]:
     for path, split in zip(data.paths, data.splits, strict=True):
         start = [split or NO_SPLIT] if has_splits else []
         parts = [part for part in nested_name(path, split) if part.lower() not in ("images", "labels")]
+        if (
+            parts and f"{parts[-1].lower()}.txt" in CLASS_LISTS
+        ):  # its text would be taken for a list of classes
+            parts[-1] += "_image"
         names.append("/".join(map(clean_name, [*start, *(parts or [""])])))
     return make_distinct(names)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from boxel.cli import main
-from boxel.data import Category
+from boxel.data import Category, write
 from boxel.data.synthetic import write_scenes
 from boxel.models import io
 from boxel.models.boxinst import BoxInstConfig
@@ -261,3 +261,11 @@ def test_masks_of_given_boxes_keep_their_categories(tmp_path, scenes):
     made = _predict("boxcaseg", paths, truth, tmp_path, [])
     assert [category.name for category in made.categories] == names
     assert sorted(made.labels.tolist()) == sorted(scenes.labels.tolist())
+
+
+def test_a_class_list_is_for_the_label_maps_beside_another_truth(tmp_path, scenes):
+    with pytest.warns(UserWarning, match="a semantic dataset has no instances"):
+        write(scenes, tmp_path / "maps", format="semantic")
+    (tmp_path / "maps/classes.txt").rename(tmp_path / "names.txt")
+    words = ["--class-list", "names.txt", "--truth", "scenes/masks.json", "--out", "./drawn"]
+    assert draw(tmp_path, "./maps", *words) == 0 and len(drawings(tmp_path / "drawn")) == len(scenes)

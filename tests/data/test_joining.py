@@ -7,7 +7,7 @@ from PIL import Image
 import boxel
 from boxel.data.annotations import VOID, Category
 from boxel.data.joining import join
-from boxel.data.label_maps import make_label_map
+from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.data.synthetic import write_scenes
 from boxel.utils.errors import BoxelError
 
@@ -99,3 +99,13 @@ def test_label_maps_join_with_instances(tmp_path, sets):
     first = len(sets[0].categories)
     assert both.map_labels.tolist() == [first, first + 1]
     assert [path is None for path in both.label_maps] == [True, True, False]
+
+
+def test_the_background_of_label_maps_is_that_of_instances(tmp_path, sets):
+    boxel.write(sets[1], tmp_path / "maps", format="semantic")
+    both = join([sets[0], boxel.read(tmp_path / "maps")])
+    names = [category.name for category in sets[0].categories]
+    assert [category.name for category in both.categories] == names
+    assert [category.name for category in pixel_classes(both)] == ["background", *names]
+    for image in range(2):
+        np.testing.assert_array_equal(make_label_map(both, 2 + image), make_label_map(sets[1], image))

@@ -28,6 +28,7 @@ from boxel.evaluation.semantic import (
     semantic_metrics,
     trimap_metrics,
 )
+from boxel.models.prediction import label_map_names
 from boxel.models.settings import SemanticInferenceConfig
 from boxel.utils.errors import BoxelError
 
@@ -279,3 +280,16 @@ def test_label_maps_may_be_tiffs_in_part(truth, found, suffix) -> None:
         Image.open(found / f"{k}.png").save((found / f"{k}.png").with_suffix(suffix), "TIFF")
         (found / f"{k}.png").unlink()
     assert measure_label_maps(truth, found) == expected
+
+
+def test_label_maps_that_are_called_like_predicted_ones_find_their_images(truth, found) -> None:
+    expected = measure_label_maps(truth, found)
+    truth.paths[:] = ["x/1.jpg", "y/1.jpg", "2.png", "2.jpg"]
+    names = label_map_names([found / "in" / path for path in truth.paths])
+    for k, name in enumerate(names):
+        (found / f"new/{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        (found / f"{k}.png").rename(found / f"new/{name}.png")
+    renamed = measure_label_maps(truth, found / "new")
+    for row in [*renamed["worst_images"], *expected["worst_images"]]:
+        del row["file_name"]
+    assert renamed == expected

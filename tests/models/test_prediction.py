@@ -14,7 +14,7 @@ from boxel.data.sources import to_image
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.fcrn import FCRN, FCRNConfig
-from boxel.models.prediction import drawing_names, image_ids, iter_predictions, predict
+from boxel.models.prediction import drawing_names, image_ids, iter_predictions, label_map_names, predict
 from boxel.utils.errors import BoxelError, UsageError
 
 TINY = {"backbone": "tf_efficientnet_lite0", "weights": "none"}
@@ -191,3 +191,13 @@ def test_ids_and_names_are_paths_if_two_files_have_the_same_name() -> None:
     assert image_ids([Path("a/000012.jpg"), Path("a/b.jpg")]) == [12, "b"]
     assert image_ids([Path("a/1.jpg"), Path("b/1.jpg")]) == ["a/1.jpg", "b/1.jpg"]
     assert drawing_names([Path("a/1.png"), Path("b/1.png")]) == ["a_1.png.jpg", "b_1.png.jpg"]
+
+
+def test_label_maps_are_called_like_their_images_and_in_folders_if_two_have_the_same_name(tmp_path) -> None:
+    assert label_map_names([Path("a/1.jpg"), Path("b/v1.2.png"), Path("clip.mp4#000003")]) == [
+        *("1", "v1.2", "clip_000003")
+    ]
+    paths = ["in/x/1.jpg", "in/y/1.jpg", "in/2.png", "in/2.jpg", "in/3.png"]
+    expected = ["x/1", "y/1", "2.png", "2.jpg", "3"]
+    assert label_map_names(list(map(Path, paths))) == expected
+    assert label_map_names([tmp_path / path for path in paths]) == expected

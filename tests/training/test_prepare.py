@@ -329,3 +329,17 @@ def test_a_share_is_held_out_of_a_dataset_with_train_alone(four, caplog):
     prepared = prepare(with_splits(four, "train", "train", "train", "test"))
     assert (len(prepared.training), len(prepared.validation)) == (2, 1)
     assert "images of other splits are not trained on (test: 1)" in caplog.text
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_class_list_is_for_the_label_maps_among_several_datasets(four, tmp_path, order):
+    write(four, tmp_path / "maps", format="semantic")
+    (tmp_path / "maps/classes.txt").rename(tmp_path / "names.txt")
+    write(four.without_masks(), tmp_path / "boxes.json")
+    settings = {"data": {"class_list": str(tmp_path / "names.txt"), "val_share": 0}}
+    run = resolve_run("boxsup", None, None, None, settings)
+    sources = [tmp_path / "maps", tmp_path / "boxes.json"][::order]
+    training = prepare_data(run, sources, None, None, None, None).training
+    assert sum(path is not None for path in training.label_maps) == 2 and len(training) == 4
+    with pytest.raises(BoxelError, match="which needs no class list"):
+        prepare_data(run, [tmp_path / "boxes.json"], None, None, None, None)

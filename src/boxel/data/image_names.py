@@ -108,7 +108,9 @@ class NameIndex:
         """Return the places of the paths that fit a name equally well by their base name, or else by their stem."""
         parts = split_path(name)
         base = _fold_base(parts)
-        found = self.by_name.get(base) or self.by_stem.get(base) or self.by_stem.get(find_stem(base), [])
+        bare = find_stem(base)  # of a.jpg.png, that may be the name of its image
+        by_name, by_stem = self.by_name, self.by_stem
+        found = by_name.get(base) or by_stem.get(base) or by_name.get(bare) or by_stem.get(bare, [])
         return [found[k] for k in choose_path(parts, [self.parts[k] for k in found])]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import COLUMNS, VOID, Annotations, Category, ImageId, values_to_labels
+from boxel.data.label_maps import has_background, with_plain_background
 from boxel.utils.errors import BoxelError
 
 
@@ -40,6 +41,8 @@ def join(datasets: Sequence[Annotations]) -> Annotations:
     first = datasets[0]
     if len(datasets) == 1:
         return first
+    if any(map(has_background, datasets)):
+        datasets = [with_plain_background(data) for data in datasets]
     names = list(dict.fromkeys(category.name for data in datasets for category in data.categories))
     roots = [data.root.resolve() for data in datasets]
     root = _common_root(roots, datasets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ def pixel_classes(data: Annotations) -> tuple[Category, ...]:
 def has_background(data: Annotations) -> bool:
     """Return whether pixels may belong to no category: not if there are only label maps without a background."""
     return not any(data.label_maps) or len(data.labels) > 0 or BACKGROUND in data.map_labels
+
+
+def with_plain_background(data: Annotations) -> Annotations:
+    """Return the dataset without a category for background, so that its label maps have it as instances and VOC do."""
+    names = [category.name for category in data.categories]
+    if not any(data.label_maps) or BACKGROUND_NAME not in names:
+        return data
+    label = names.index(BACKGROUND_NAME)
+    if (data.labels == label).any():
+        return data
+    map_labels = np.where(data.map_labels == label, BACKGROUND, data.map_labels)
+    return replace(data, map_labels=map_labels).select_categories([n for n in names if n != BACKGROUND_NAME])
 
 
 def label_map_values(classes: Sequence[Category]) -> NDArray[np.uint16]:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from boxel.data import Annotations, read
+from boxel.data.formats import share_class_list
 from boxel.data.formats.builder import Builder
 from boxel.data.issues import summarize_issues
 from boxel.data.sources import find_images
@@ -70,7 +71,8 @@ def draw(
     is_data = kind in ("dataset", "label_maps")  # whose images are drawn, so that the truth needs no files
     if class_list is not None and truth is None and not is_data:
         raise UsageError(f"`class_list` is for label maps, and {subject} has none; leave it out.")
-    true = None if truth is None else _read(truth, images, class_list, needs_images=not is_data)
+    class_list, true_list = share_class_list(class_list, subject if is_data else None, truth)
+    true = None if truth is None else _read(truth, images, true_list, needs_images=not is_data)
     errors: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         if is_data:

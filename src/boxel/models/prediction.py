@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.geojson import SUFFIX, write_features
+from boxel.data.formats.layout import make_distinct
 from boxel.data.georeference import mask_features, read_georeference, require_georeference
 from boxel.data.image_names import ImageNames
 from boxel.data.images import ImageError
@@ -242,6 +245,22 @@ def drawing_names(paths: Sequence[Path]) -> list[str]:
     return [f"{stem}.jpg" for stem in stems]
 
 
+def label_map_names(paths: Sequence[Path]) -> list[str]:
+    """Return the path of each label map without its suffix: the stem of its image, or with folders as the images have.
+
+    Folders are kept if two images have the same stem; those in one folder keep their suffix too.
+    """
+    stems = [frame_stem(path.name) or path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    folders = [Path(os.path.abspath(path)).parent for path in paths]
+    top = os.path.commonpath(folders)
+    places = [(f.relative_to(top) / stem).as_posix() for f, stem in zip(folders, stems, strict=True)]
+    counts = Counter(places)
+    whole = [f"{place}{path.suffix}" for place, path in zip(places, paths, strict=True)]
+    return make_distinct(p if counts[p] == 1 else w for p, w in zip(places, whole, strict=True))
+
+
 def _settle_out(out: str | Path | None, is_semantic: bool) -> Path:
     """Return the folder of label maps, or the file of instances; refuse one for the other."""
     path = Path(out or ("predictions" if is_semantic else "predictions.json"))
@@ -436,8 +455,8 @@ class _Writer:
         every: int,
     ):
         self.out, self.paths, self.keep = out, paths, keep
-        self.ids, self.names = image_ids(paths), drawing_names(paths)
-        self.drawn = Drawings(draw, paths, self.names, every)
+        self.ids, self.names = image_ids(paths), label_map_names(paths)
+        self.drawn = Drawings(draw, paths, drawing_names(paths), every)
         self.results: list[dict[str, Any]] = []
         self.confident = 0
         self.is_geojson = out.suffix.lower() == SUFFIX
@@ -448,7 +467,7 @@ class _Writer:
         index, result = prediction.index, prediction.result
         if isinstance(result, LabelMap):
             suffix = ".tif" if read_georeference(self.paths[index]) else ".png"
-            result.save((self.out / self.names[index]).with_suffix(suffix))
+            result.save(self.out / f"{self.names[index]}{suffix}")
         else:
             names = {"file_name": self.paths[index].name} | frame_fields(self.paths[index])
             rows = [row | names for row in result.to_coco(self.ids[index])]

@@ -15,6 +15,7 @@ from boxel.data import Annotations, read
 from boxel.data.annotations import Category
 from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.checks.statistics import find_leaks, group_identical
+from boxel.data.formats import share_class_list
 from boxel.data.issues import summarize_issues
 from boxel.data.joining import join
 from boxel.data.label_maps import has_pixel_truth, pixel_classes
@@ -58,7 +59,8 @@ def prepare_data(
     settings, config = run.settings, run.settings.data
     if val is None and val_images is not None:
         raise UsageError("`val_images` is the folder of the images of `val`; name those annotations too.")
-    source = _drop_bad_masks(read_training(sources, images, config.class_list))
+    class_list, *class_lists = share_class_list(config.class_list, val, *sources)
+    source = _drop_bad_masks(read_training(sources, images, class_lists))
     if masks is not None:
         source = add_masks(source, _drop_bad_masks(_read(masks, source.root)))
     if val is None:
@@ -67,7 +69,7 @@ def prepare_data(
         source = select_training(source)
         # The images to validate on are in their own folder, beside their annotations, or among the training images.
         folders = [val_images] if val_images or images is None else [None, images]
-        held_out = _read_validation(val, folders, config.class_list, run.segmenter)
+        held_out = _read_validation(val, folders, class_list, run.segmenter)
     if held_out is not None:
         _report_leaks(source, held_out)
     check_images(source)
@@ -87,16 +89,19 @@ def prepare_data(
 
 
 def read_training(
-    sources: Sequence[Source], images: str | Path | None = None, class_list: str | None = None
+    sources: Sequence[Source],
+    images: str | Path | None = None,
+    class_lists: Sequence[str | Path | None] = (),
 ) -> Annotations:
-    """Read and join datasets; those to train on are of the split `train` then.
+    """Read datasets, each with its class list, and join them; those to train on are of the split `train` then.
 
     This is their own split of this name, else their images of no split. If neither is in any, their one other split is.
     """
 
     def read_all(split: str | None = None) -> list[Annotations]:
         folders = [images, *[None] * (len(sources) - 1)]
-        return [_read(one, own, class_list, split) for one, own in zip(sources, folders, strict=True)]
+        lists = class_lists or [None] * len(sources)
+        return [_read(*one, split) for one in zip(sources, folders, lists, strict=True)]
 
     try:
         parts = [_assign_to_train(part, None) for part in read_all()]
@@ -124,7 +129,7 @@ def select_training(data: Annotations, *used: str) -> Annotations:
 
 
 def _read(
-    source: Source, images: str | Path | None, class_list: str | None = None, split: str | None = None
+    source: Source, images: str | Path | None, class_list: str | Path | None = None, split: str | None = None
 ) -> Annotations:
     if isinstance(source, Annotations):
         return source if split is None else select_split(source, split)
@@ -143,7 +148,7 @@ def _drop_bad_masks(data: Annotations) -> Annotations:
 
 
 def _read_validation(
-    source: Source, folders: Sequence[str | Path | None], class_list: str | None, segmenter: bool
+    source: Source, folders: Sequence[str | Path | None], class_list: str | Path | None, segmenter: bool
 ) -> Annotations:
     """Read what to validate on with the first of some folders that has its images."""
     tried = [_read(source, folder, class_list, "val") for folder in folders]

@@ -712,3 +712,16 @@ def test_a_tiff_of_the_stem_of_a_label_map_is_its_image(tmp_path):
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
     data = boxel.read(tmp_path, images=tmp_path, format="semantic")
     assert (data.paths, data.label_maps, data.issues) == (["a.tif"], ["a_L.png"], [])
+
+
+def test_label_maps_in_another_folder_are_not_named_in_coco(tmp_path):
+    folder = make_root(tmp_path / "set")
+    with pytest.warns(ConversionWarning) as found:
+        boxel.convert(
+            folder / "labels",
+            tmp_path / "a.json",
+            images=folder / "images",
+            class_list=folder / "classes.txt",
+        )
+    (sentence,) = [str(warning.message) for warning in found]
+    assert sentence.startswith("COCO holds no label maps: 2 are left out")

@@ -228,6 +228,16 @@ def read_as_written(
     return data if split is None or module is semantic else select_split(data, split)
 
 
+def share_class_list(
+    class_list: str | Path | None, *sources: Annotations | str | Path | None
+) -> list[str | Path | None]:
+    """Return the class list that `read` gets for each of several datasets: label maps alone, if some are label maps."""
+    if class_list is None:
+        return [None] * len(sources)
+    own = [isinstance(source, str | Path) and recognize(source) == "semantic" for source in sources]
+    return [class_list if is_own or not any(own) else None for is_own in own]
+
+
 def write(
     data: Annotations, path: str | Path, format: str | None = None, **options: Unpack[WriteOptions]
 ) -> None:

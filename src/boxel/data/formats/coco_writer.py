@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,13 @@ def write(data: Annotations, path: Path) -> list[str]:
         for name, value in extras.items():
             file.write(b",\n" + encode(name) + b": " + encode(value))
         file.write(b"}\n")
-    return [*lost_label_maps(data, "COCO"), *describe_outside(data)]
+    return [*lost_label_maps(data, "COCO"), *describe_outside(data, data.paths)]
 
 
-def describe_outside(data: Annotations) -> list[str]:
-    """Return a sentence on images and label maps that are named outside the folder of the images, if there are any."""
+def describe_outside(data: Annotations, paths: Iterable[str | None]) -> list[str]:
+    """Return a sentence on written paths that are named outside the folder of the images, if there are any."""
     root = os.path.abspath(data.root)
-    named = [path for path in (*data.paths, *data.label_maps) if path is not None]
+    named = [path for path in paths if path is not None]
     # Few names can lead out: the paths of all the others need not be worked out.
     unsafe = [os.path.abspath(data.root / path) for path in named if ".." in path or os.path.isabs(path)]
     outside = [path for path in unsafe if not Path(path).is_relative_to(root)]

@@ -195,7 +195,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         for start in range(0, len(data), _IMAGES_PER_GROUP):
             images = np.arange(start, min(start + _IMAGES_PER_GROUP, len(data)))
             writer.write_batch(_batch(pyarrow, data, images, schema, kinds))
-    return describe_outside(data)
+    return describe_outside(data, [*data.paths, *data.label_maps])
 
 
 def _schema(pyarrow: Any, kinds: dict[str, str]) -> Any:

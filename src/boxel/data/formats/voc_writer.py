@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import BACKGROUND, Annotations
+from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras
 from boxel.data.formats.layout import MAX_MASKS, Export, write_lines
 from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.formats.voc_pngs import VOID, write_png
 from boxel.data.formats.voc_xml import IMAGE_TAGS, add_fields, clean_text, write_object
-from boxel.data.label_maps import BACKGROUND_NAME, MAX_VALUE, look_up, read_label_map
+from boxel.data.label_maps import MAX_VALUE, look_up, read_label_map, with_plain_background
 from boxel.utils.errors import BoxelError
 
 CLASSES = tuple(name for name in load_class_table("voc").values() if name != "background")
@@ -37,7 +36,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     mask covers, go into ``SegmentationClass``.
     """
     (path / "Annotations").mkdir(parents=True, exist_ok=True)
-    data = _with_plain_background(data)
+    data = with_plain_background(data)
     export = Export(data, path, "VOC", "JPEGImages")
     names = export.name_classes(clean_text)
     order = class_order(names)
@@ -150,15 +149,3 @@ def _read_label_map(
     # Background is the label -2, and void is -1.
     table[: len(data.map_labels)] = np.array([*values, 0, VOID])[data.map_labels]
     return table[read]
-
-
-def _with_plain_background(data: Annotations) -> Annotations:
-    """Return the dataset without a category for background, which VOC has as the value 0."""
-    names = [category.name for category in data.categories]
-    if not any(data.label_maps) or BACKGROUND_NAME not in names:
-        return data
-    label = names.index(BACKGROUND_NAME)
-    if (data.labels == label).any():
-        return data
-    map_labels = np.where(data.map_labels == label, BACKGROUND, data.map_labels)
-    return replace(data, map_labels=map_labels).select_categories([n for n in names if n != BACKGROUND_NAME])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -292,3 +293,14 @@ def test_unusual_names_of_images_keep_to_their_objects(tmp_path, format):
     colors = [read_image(found.image_path(image))[0, 0, 0] for image in found.image_index]
     assert found.issues == [] and sorted(colors) == list(range(0, 80, 10))
     assert found.boxes[:, 0] == pytest.approx(np.array(colors) * 0.8, abs=0.01)
+
+
+def test_the_file_of_ids_alone_is_not_a_dataset(tmp_path):
+    with warnings.catch_warnings(action="ignore"):
+        write(example_scenes(1), tmp_path / "voc", "voc")
+    shutil.rmtree(tmp_path / "voc/Annotations")
+    shutil.rmtree(tmp_path / "voc/JPEGImages")
+    for folder in (tmp_path / "voc").glob("Segmentation*"):
+        shutil.rmtree(folder)
+    with pytest.raises(BoxelError, match="no dataset of a known format"):
+        recognize(tmp_path / "voc")

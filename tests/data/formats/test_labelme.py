@@ -424,3 +424,14 @@ def test_ids_survive_an_edit_between_two_conversions(tmp_path, monkeypatch, caps
     assert back["annotations"] == rows[1:] and back["categories"] == content["categories"]
     assert back["images"] == [image]
     assert "2 annotations matched, 0 new, 1 gone" in "".join(capsys.readouterr())
+
+
+def test_files_may_lie_in_any_depth(tmp_path):
+    folder = tmp_path / "a/b/c/d/e/f"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (20, 10)).save(folder / "1.png")
+    shape = {"label": "cat", "shape_type": "rectangle", "points": [[1, 2], [5, 6]]}
+    content = {"shapes": [shape], "imagePath": "C:\\photos\\other.png", "imageHeight": 10, "imageWidth": 20}
+    (folder / "1.json").write_text(json.dumps(content))
+    data = boxel.data.read(tmp_path)
+    assert data.image_path(0) == folder / "1.png" and data.boxes.tolist() == [[1, 2, 5, 6]]

@@ -321,3 +321,10 @@ def test_real_images_survive_a_round_trip(shared_data, tmp_path):
     np.testing.assert_allclose(again.boxes, data.boxes[order], rtol=0, atol=0.011)
     assert again.image_ids == data.image_ids and again.categories == data.categories
     assert again.ids == [data.ids[i] for i in order]
+
+
+def test_a_dataset_without_classes_is_read_as_it_was_written(tmp_path):
+    data = boxel.data.example_scenes(2).select_instances([]).select_categories([])
+    boxel.data.write(data, tmp_path / "yolo", "yolo")
+    again = boxel.data.read(tmp_path / "yolo")
+    assert (len(again), again.categories, again.issues) == (2, (), [])

@@ -35,6 +35,7 @@ from boxel.data.formats.coco_rows import (
 from boxel.data.formats.coco_videos import find_frames
 from boxel.data.formats.coco_writer import numeric_ids, with_original, write
 from boxel.data.formats.geometry import find_code_box
+from boxel.data.formats.identity import IDS_FILE
 from boxel.data.formats.names import ImageFinder, guess_root, list_files
 from boxel.data.image_names import to_integer, to_posix
 from boxel.data.splits import find_splits
@@ -56,7 +57,8 @@ def recognize(path: Path) -> bool:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return list_files(folder, ".json") or list_files(folder / "annotations", ".json")
+    own = [file for file in list_files(folder, ".json") if file.name != IDS_FILE]
+    return own or list_files(folder / "annotations", ".json")
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:

@@ -57,7 +57,7 @@ def recognize(path: Path) -> bool:
     """Return whether this is a LabelMe file, or a folder of such files, which may be some levels deep."""
     if path.is_file():
         return path.suffix.lower() == ".json" and _has_shapes(path) is True
-    for level in ("", "*/", "*/*/"):
+    for level in ("", "*/", "*/*/", "**/"):
         files = islice(filter(_is_json, path.glob(f"{level}*.[jJ][sS][oO][nN]")), _MAX_TRIES)
         answers = {_has_shapes(file) for file in sorted(files)}
         if answers & {True, False}:

@@ -85,6 +85,7 @@ class ImageFinder:
     Args:
         folder: The folder that the names are relative to.
         suffixes: Suffixes of the files that are searched.
+        depth: Folders below the first that are searched.
 
     Examples:
         >>> from boxel.data import example_scenes
@@ -92,8 +93,8 @@ class ImageFinder:
         'images/000000.png'
     """
 
-    def __init__(self, folder: Path, suffixes: Collection[str] = SUFFIXES) -> None:
-        self.folder, self.suffixes = folder, suffixes
+    def __init__(self, folder: Path, suffixes: Collection[str] = SUFFIXES, depth: int = _MAX_DEPTH) -> None:
+        self.folder, self.suffixes, self.depth = folder, suffixes, depth
 
     def find(self, stated: str, stem: str | None = None) -> str | None:
         """Find the one image that a name stands for.
@@ -156,18 +157,18 @@ class ImageFinder:
 
     @cached_property
     def _index(self) -> NameIndex:
-        return NameIndex(list(_walk(self.folder, self.suffixes)))
+        return NameIndex(list(_walk(self.folder, self.suffixes, self.depth)))
 
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self._index.paths)
 
 
-def _walk(folder: Path, suffixes: Collection[str]) -> Iterator[str]:
+def _walk(folder: Path, suffixes: Collection[str], depth: int) -> Iterator[str]:
     for parent, folders, files in os.walk(folder):
         relative = Path(parent).relative_to(folder)
         hidden = {name for name in folders if name.startswith(".")}
-        folders[:] = sorted(set(folders) - hidden) if len(relative.parts) < _MAX_DEPTH else []
+        folders[:] = sorted(set(folders) - hidden) if len(relative.parts) < depth else []
         for name in sorted(files):
             if PurePosixPath(name).suffix.lower() in suffixes and not is_hidden(Path(name)):
                 yield (relative / name).as_posix()
@@ -255,7 +256,7 @@ def pair_labels(
     Returns:
         For each image its path relative to the folder, see `resolve_images`; and by index what is contradictory.
     """
-    finder = ImageFinder(folder)
+    finder = ImageFinder(folder, depth=max([_MAX_DEPTH, *(label.count("/") for label in labels)]))
     known = {label.lower() for label in labels}
     chosen, problems = list[str](), dict[int, str]()
     for i, (name, label) in enumerate(zip(map(to_posix, stated), labels, strict=True)):

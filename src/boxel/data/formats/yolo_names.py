@@ -148,7 +148,7 @@ def read_class_list(file: Path, rows: Builder) -> dict[int, str]:
 
 def _stated_names(config: Mapping[str, Any], file: Path | None, rows: Builder) -> _List | None:
     names = config.get("names")
-    if file is None or names is None or names in ("", "~", "null"):
+    if file is None or not names or names in ("~", "null"):
         return None
     if isinstance(names, str) and is_file(file.parent / names):
         return _List(file.parent / names, read_class_list(file.parent / names, rows))

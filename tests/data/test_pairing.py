@@ -14,6 +14,7 @@ from boxel.data.samples import sample_images
         ([r"C:\data\A.JPG", "gro\u0308ße.png"], ["größe.jpg", "x/a.jpg"], [1, 0]),
         (["a/1.jpg", "b/1.jpg"], ["1.jpg", "2.jpg"], [None, None]),  # either may be 1.jpg
         (["1.png", "1.jpg"], ["1.jpg", "2.jpg"], [None, 0]),
+        (["1.png", "1.bmp"], ["1.png", "1_2.bmp"], [0, 1]),  # as boxel writes them into one folder
         (["a_1.jpg", "b_1.jpg"], ["b/1.png", "a/1.png"], [1, 0]),
         (["train/1.jpg", "val/1.jpg"], ["val/1.jpg", "test/1.jpg"], [None, 0]),
         (["", ""], ["", ""], [None, None]),

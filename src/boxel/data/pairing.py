@@ -26,7 +26,7 @@ def pair_images(data: Annotations, other: Annotations) -> list[int | None]:
     free = {index for index, path in enumerate(other.paths) if path} - set(pairs)
     by_stem = {stem: index for index, stem in enumerate(file_stems(other.paths)) if index in free}
     for image, stem in enumerate(file_stems(data.paths)):
-        index = by_stem.get(stem) if found[image] is None else None
+        index = by_stem.get(stem) if pairs[image] is None else None
         if index is not None and choose_path(split_path(data.paths[image]), [split_path(other.paths[index])]):
             pairs[image] = index
     return pairs

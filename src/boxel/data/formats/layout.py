@@ -41,15 +41,17 @@ def file_stems(paths: Sequence[str]) -> list[str]:
     No name leads out of the folder it is put in, whatever the paths hold.
 
     Examples:
-        >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg"])
-        ['a_1', 'b_1', '2']
+        >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg", "a_1.jpg"])
+        ['a_1_2', 'b_1', '2', 'a_1']
     """
     parts = [split_path(path) for path in paths]
     parts = [[*p[:-1], frame_stem(p[-1]) or PurePosixPath(p[-1]).stem] if p else [""] for p in parts]
     stems = [clean_name(names[-1]) for names in parts]
     counts = Counter(stems)
-    pairs = zip(stems, parts, strict=True)
-    return make_distinct(stem if counts[stem] == 1 else clean_name("_".join(names)) for stem, names in pairs)
+    order = sorted(range(len(stems)), key=lambda i: counts[stems[i]] > 1)  # a stem of one image stays with it
+    chosen = [stems[i] if counts[stems[i]] == 1 else clean_name("_".join(parts[i])) for i in order]
+    distinct = dict(zip(order, make_distinct(chosen), strict=True))
+    return [distinct[i] for i in range(len(stems))]
 
 
 def make_distinct(names: Iterable[str]) -> list[str]:

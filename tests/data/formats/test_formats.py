@@ -304,3 +304,15 @@ def test_the_file_of_ids_alone_is_not_a_dataset(tmp_path):
         shutil.rmtree(folder)
     with pytest.raises(BoxelError, match="no dataset of a known format"):
         recognize(tmp_path / "voc")
+
+
+@pytest.mark.parametrize("name", ["a", "b.jpg_large", "c.pnm"])
+def test_images_of_other_suffixes_are_put_beside_their_annotations(tmp_path, name):
+    Image.new("RGB", (20, 10), (9, 8, 7)).save(tmp_path / name, "PPM")
+    content = {"images": [{"id": 1, "file_name": name, "width": 20, "height": 10}], "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps(content | {"categories": [{"id": 1, "name": "cat"}]}))
+    with warnings.catch_warnings(action="error"):
+        write(read(tmp_path / "a.json"), tmp_path / "out", "voc")
+    data = read(tmp_path / "out")
+    assert data.paths == [f"JPEGImages/{file_stems([name])[0]}.jpg"]
+    assert read_image(data.image_path(0))[0, 0].tolist() == [9, 8, 7]

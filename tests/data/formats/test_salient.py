@@ -272,3 +272,9 @@ def test_most_real_salient_images_show_a_single_object(shared_data, tmp_path):
     data = boxel.read(tmp_path)
     assert len(data) == 12 and not data.issues
     assert 6 <= len(select_single_objects(data)) <= 12
+
+
+def test_folders_may_be_in_capitals(folder):
+    for name in ("images", "masks"):
+        (folder / name).rename(folder / name.capitalize())
+    assert recognize(folder) == "salient" and len(boxel.read(folder).labels) == 2

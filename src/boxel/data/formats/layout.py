@@ -114,9 +114,10 @@ def write_lines(file: Path, lines: Iterable[str]) -> None:
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:
     """Put the images into a folder: as hard links if possible, else as copies.
 
-    A hard link takes no space and stays when the original is moved. Images that exist already are left alone. What a
-    link out of the folder of the images leads to is copied, and only if it is an image: whoever made the link may not
-    be who made the file. A sentence on the images that are missing, and one on links to no image, is returned.
+    A hard link takes no space and stays when the original is moved. Images that exist already are left alone. A file
+    without the suffix of an image, or what a link out of the folder of the images leads to, is copied, and only if it
+    is an image: whoever made the link may not be who made the file. A sentence on the images that are missing, and one
+    on links to no image, is returned.
     """
     for parent in {folder, *((folder / name).parent for name in names)}:
         parent.mkdir(parents=True, exist_ok=True)
@@ -147,10 +148,12 @@ def _place(source: Path, target: Path) -> bool:
         if split_frame(source) and is_file(source):
             Image.fromarray(read_image(source)).save(target, quality=95)
             return True
-        if source.suffix.lower() in SUFFIXES and (member := split_member(source)):
+        if source.suffix.lower() not in SUFFIXES:
+            return source.is_file() and _copy_image(source, target)
+        if member := split_member(source):
             target.write_bytes(read_member(*member))
             return True
-        if source.suffix.lower() in SUFFIXES and source.is_file():
+        if source.is_file():
             for put in (os.link, shutil.copyfile):
                 with contextlib.suppress(OSError):
                     put(source.resolve(), target)

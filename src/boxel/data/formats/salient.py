@@ -18,7 +18,7 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import Export, inside
-from boxel.data.formats.names import images_below
+from boxel.data.formats.names import images_below, named_folder
 from boxel.data.images import image_size, read_image
 from boxel.data.issues import Issue
 from boxel.data.label_maps import write_gray
@@ -38,7 +38,7 @@ _MIN_AREA, _MIN_CONNECTED = 0.02, 0.9  # shares of the image, and of the mask
 
 def recognize(path: Path) -> bool:
     """Return whether this is a folder of images with a folder of masks beside them."""
-    return (path / "images").is_dir() and (path / "masks").is_dir()
+    return named_folder(path, "images").is_dir() and named_folder(path, "masks").is_dir()
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -48,7 +48,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     logged. Images without a mask, and masks without foreground, of another size than their image, in color or with
     transparency, become issues, and so do images or masks of one name.
     """
-    root, masks = images or path / "images", path / "masks"
+    root, masks = images or named_folder(path, "images"), named_folder(path, "masks")
     files, pictures = _group_by_stem(masks), _group_by_stem(root)
     if not files:
         raise BoxelError(f"{masks}: there are not masks; put one black-and-white image per image into it.")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.builder import read_text
+from boxel.data.formats.names import files_below
 from boxel.data.formats.yolo_rows import parse_words, place_shape
 from boxel.data.image_names import ImageNames
 from boxel.evaluation.results import Result
@@ -93,8 +94,8 @@ def read_yolo_predictions(folder: str | Path, truth: Annotations) -> tuple[list[
 def _find_texts(folder: Path) -> list[Path]:
     """Return the texts of predictions in a folder, or in its `labels`."""
     inner = folder / "labels"
-    texts = sorted((inner if inner.is_dir() else folder).rglob("*.[tT][xX][tT]"))
-    return [file for file in texts if file.name != "classes.txt" and not file.name.startswith("._")]
+    texts = files_below(inner if inner.is_dir() else folder, {".txt"})
+    return [file for file in texts if file.name != "classes.txt"]
 
 
 def _is_bare(folder: Path) -> bool:

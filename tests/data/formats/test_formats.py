@@ -1,9 +1,12 @@
 """Recognizing formats, and what they share."""
 
+import itertools
 import json
 import re
 import shutil
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -316,3 +319,30 @@ def test_images_of_other_suffixes_are_put_beside_their_annotations(tmp_path, nam
     data = read(tmp_path / "out")
     assert data.paths == [f"JPEGImages/{file_stems([name])[0]}.jpg"]
     assert read_image(data.image_path(0))[0, 0].tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize("format", ["yolo", "semantic", "salient", "voc", "labelme", "darknet"])
+def test_hidden_folders_are_passed_over_and_linked_ones_are_searched(tmp_path, format):
+    with warnings.catch_warnings(action="ignore"):
+        write(example_scenes(2), tmp_path / "made", format)
+    (tmp_path / "made/boxel-ids.json").unlink(missing_ok=True)
+    expected, folder = read(tmp_path / "made"), tmp_path / "set"
+    shutil.copytree(tmp_path / "made", folder)
+    for own in [folder, *filter(Path.is_dir, folder.glob("*"))]:
+        shutil.copytree(own, tmp_path / "copy", ignore=shutil.ignore_patterns(".*"))
+        shutil.move(tmp_path / "copy", own / ".ipynb_checkpoints")
+        (own / "round").symlink_to(tmp_path)  # ends where it began
+    found = read(folder)
+    assert len(found) == 2 and found.boxes.tolist() == expected.boxes.tolist() and found.issues == []
+
+
+def test_folders_of_splits_may_be_links(tmp_path):
+    data = replace(example_scenes(2), splits=["train", "val"])
+    write(data, tmp_path / "made", "yolo")
+    for half, split in itertools.product(("images", "labels"), ("train", "val")):
+        (tmp_path / "set" / half).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / half / split).symlink_to(tmp_path / "made" / half / split)
+    shutil.copy(tmp_path / "made/data.yaml", tmp_path / "set")
+    found = read(tmp_path / "set")
+    assert found.splits == ["train", "val"] and len(found.labels) == len(data.labels)
+    assert all(found.image_path(image).is_file() for image in range(2))

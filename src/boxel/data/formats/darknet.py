@@ -14,7 +14,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.builder import Builder, read_text
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import Export, clean_name, file_stems, write_lines
-from boxel.data.formats.names import ImageFinder, images_below, in_either_case, list_files
+from boxel.data.formats.names import ImageFinder, files_below, in_either_case, list_files
 from boxel.data.formats.yolo import build
 from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list
 from boxel.data.formats.yolo_names import read_class_list, yaml_in
@@ -67,7 +67,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         listed = list(read_list(file, [folder, folder.parent], finder))
         pairs += [_pair(image, images, _LISTS.get(key, key)) for image in listed]
     if not pairs:
-        texts = sorted({image.parent for image in images_below(folder) if is_file(_text_beside(image))})
+        texts = sorted({image.parent for image in files_below(folder) if is_file(_text_beside(image))})
         pairs = find_pairs([Place(f, f, split_name(f.name)) for f in texts], rows)
     if not pairs:
         what = "there are no images and no lists of images; a Darknet dataset has train.txt."

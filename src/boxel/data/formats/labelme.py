@@ -41,7 +41,7 @@ from boxel.data.formats.labelme_writer import CORNERED, SHAPE_DEFAULTS, SHAPE_FI
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.names import is_hidden, pair_labels
+from boxel.data.formats.names import files_below, is_hidden, pair_labels
 from boxel.data.image_names import to_posix
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import Rle, to_rle
@@ -144,9 +144,7 @@ def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
 
 
 def _find_files(folder: Path) -> list[Path]:
-    """Find JSON files, but not in hidden folders."""
-    files = sorted(filter(_is_json, folder.rglob("*")))
-    return [f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts[:-1])]
+    return [file for file in files_below(folder, {".json"}) if file.name != IDS_FILE]
 
 
 class _File:

@@ -58,10 +58,10 @@ def in_either_case(file: Path) -> Path:
     return capitals if not is_file(file) and is_file(capitals) else file
 
 
-def images_below(folder: Path) -> list[Path]:
-    """List the images in a folder and all below it; hidden files are passed over."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    return [file for file in files if not is_hidden(file) and file.is_file()]
+def files_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """List the files with some suffixes in a folder and all below it; hidden files and folders are passed over."""
+    files = sorted(folder / name for name in _walk(folder, suffixes))
+    return [file for file in files if file.is_file()]
 
 
 def find_file(path: Path, name: str, is_right: Callable[[Path], bool]) -> Path | None:
@@ -164,11 +164,19 @@ class ImageFinder:
         return frozenset(self._index.paths)
 
 
-def _walk(folder: Path, suffixes: Collection[str], depth: int) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
+def _walk(folder: Path, suffixes: Collection[str], depth: int | None = None) -> Iterator[str]:
+    """Yield the files with some suffixes; linked folders are searched too, each once, unless the depth is limited."""
+    seen = set(
+        map(str, Path(os.path.realpath(folder)).parents)
+    )  # which a link to them would search as a whole
+    for parent, folders, files in os.walk(folder, followlinks=depth is None):
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         relative = Path(parent).relative_to(folder)
         hidden = {name for name in folders if name.startswith(".")}
-        folders[:] = sorted(set(folders) - hidden) if len(relative.parts) < depth else []
+        folders[:] = sorted(set(folders) - hidden) if depth is None or len(relative.parts) < depth else []
         for name in sorted(files):
             if PurePosixPath(name).suffix.lower() in suffixes and not is_hidden(Path(name)):
                 yield (relative / name).as_posix()

@@ -18,7 +18,7 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import Export, inside
-from boxel.data.formats.names import images_below, named_folder
+from boxel.data.formats.names import files_below, named_folder
 from boxel.data.images import image_size, read_image
 from boxel.data.issues import Issue
 from boxel.data.label_maps import write_gray
@@ -76,7 +76,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 def _group_by_stem(folder: Path) -> dict[str, list[Path]]:
     """Group the images in a folder and below it by their path without suffix."""
     groups: dict[str, list[Path]] = {}
-    for file in images_below(folder):
+    for file in files_below(folder):
         groups.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
     return groups
 

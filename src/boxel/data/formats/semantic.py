@@ -30,7 +30,7 @@ from boxel.data.formats.layout import (
     place_images,
     write_lines,
 )
-from boxel.data.formats.names import images_below, is_hidden, named_folder
+from boxel.data.formats.names import files_below, is_hidden, named_folder
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import write_splits
@@ -49,6 +49,7 @@ from boxel.data.label_maps import (
 from boxel.data.splits import SPLITS, find_split, split_name
 from boxel.utils.errors import BoxelError
 
+_SUFFIXES = (".png", ".mat", ".tif", ".tiff")
 _OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
 _ENDINGS = (LABEL_IDS, TRAIN_IDS, "_leftImg8bit", "_L")  # in which an image and its label map may differ
 
@@ -81,11 +82,9 @@ def recognize(path: Path) -> bool:
 
 def _has_other_annotations(folder: Path) -> bool:
     return any(
-        file.suffix.lower() in _OF_OTHER_FORMATS
-        and not is_hidden(file)
-        and file.name not in (*CLASS_LISTS, *(f"{split}.txt" for split in SPLITS))
+        file.name not in (*CLASS_LISTS, *(f"{split}.txt" for split in SPLITS))
         and not file.stem.endswith("_gtFine_polygons")
-        for file in folder.rglob("*")
+        for file in files_below(folder, _OF_OTHER_FORMATS)
     )
 
 
@@ -97,7 +96,7 @@ def holds_label_maps(folder: Path) -> bool:
 
 
 def _may_be_label_map(file: Path) -> bool:
-    return file.suffix.lower() in (".png", ".mat", ".tif", ".tiff") and not is_hidden(file) and file.is_file()
+    return file.suffix.lower() in _SUFFIXES and not is_hidden(file) and file.is_file()
 
 
 def _is_label_map(file: Path) -> bool:
@@ -202,7 +201,7 @@ def label_files(folder: Path, preferred: str = LABEL_IDS) -> list[Path]:
 
     A TIFF with the stem of a PNG is taken for its image.
     """
-    files = sorted(file for file in folder.rglob("*") if _may_be_label_map(file))
+    files = files_below(folder, _SUFFIXES)
     pngs = {_bare_stem(p) for p in files if p.suffix.lower() == ".png"}
     kinds = [
         *([p for p in files if p.stem.endswith(kind)] for kind in (preferred, LABEL_IDS, TRAIN_IDS)),
@@ -220,7 +219,7 @@ def _match(
 ) -> list[tuple[Path, Path]]:
     """Match images with their label maps; what has no counterpart becomes an issue."""
     beside = set(labels)
-    images = [file for file in images_below(image_folder) if file not in beside]
+    images = [file for file in files_below(image_folder) if file not in beside]
     if text is not None:
         listed = _read_listed(text)
         labels, images = ([p for p in files if _bare_stem(p) in listed] for files in (labels, images))

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from boxel.data.formats.builder import Builder, read_utf8
-from boxel.data.formats.names import ImageFinder, images_below, in_either_case, is_hidden, named_folder
+from boxel.data.formats.names import ImageFinder, files_below, in_either_case, named_folder
 from boxel.data.image_names import split_path, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import SPLITS, split_name, standard_split
@@ -164,7 +164,7 @@ def folder_places(folder: Path) -> Iterator[Place]:
         yield Place(folder, beside)
         return
     # labels/ or labels/train, and train/labels
-    tops = (folder, *sorted(folder.glob("*/")))
+    tops = (folder, *sorted(top for top in folder.glob("*/") if not top.name.startswith(".")))
     found = [labels for top in tops if (labels := named_folder(top, "labels")).is_dir()]
     for labels in found:
         images = named_folder(labels.parent, "images")
@@ -219,12 +219,12 @@ def _pair_files(place: Place, rows: Builder) -> Iterator[Pair]:
         yield Pair(images, labels if is_file(labels) else None, split)
         return
     image_files: dict[Path, list[Path]] = {}
-    for path in images_below(images):
+    for path in files_below(images):
         image_files.setdefault(path.relative_to(images).with_suffix(""), []).append(path)
     texts = {
         p.relative_to(labels).with_suffix(""): p
-        for p in sorted(labels.rglob("*.[tT][xX][tT]"))
-        if p.name.lower() not in CLASS_LISTS and not is_hidden(p) and p.is_file()
+        for p in files_below(labels, {".txt"})
+        if p.name.lower() not in CLASS_LISTS
     }
     if images == labels:  # a flat folder may hold other texts too
         texts = {key: file for key, file in texts.items() if key in image_files}

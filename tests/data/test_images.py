@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from boxel.data import images
 from boxel.data.images import MAX_PIXELS, ImageError, image_size, read_header, read_image
+from boxel.data.label_maps import read_label_map
 
 # 2 rows x 3 columns of plainly different colors
 COLORS = np.array(
@@ -236,3 +237,19 @@ def test_a_tiff_whose_zero_is_white_is_no_negative(write_tiff, bits: int) -> Non
     values = [[0, 2**bits - 1, 2**bits // 4]]
     assert read_image(write_tiff(values, bits, white_is_zero=True))[..., 0].tolist() == [[255, 0, 191]]
     assert read_image(write_tiff(values, bits))[..., 0].tolist() == [[0, 255, 64]]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_a_tiff_that_is_not_compressed_is_turned_upright(tmp_path: Path, mode: str, orientation: int) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (7, 5)).astype(np.uint8)
+    image = Image.fromarray(gray) if mode != "I;16" else Image.fromarray(gray.astype(np.uint16) * 257)
+    image = image if mode in ("L", "I;16") else image.convert("RGB").convert(mode)
+    image.save(tmp_path / "plain.tif")
+    image.save(tmp_path / "turned.tif", tiffinfo={274: orientation})
+    expected = Image.fromarray(read_image(tmp_path / "plain.tif")).transpose(images.UPRIGHT[orientation])
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.tif"), expected)
+    assert image_size(tmp_path / "turned.tif") == expected.size
+    if mode == "L":
+        found = read_label_map(tmp_path / "turned.tif")
+        np.testing.assert_array_equal(found, np.asarray(expected)[..., 0])

@@ -201,3 +201,4 @@ def test_label_maps_are_called_like_their_images_and_in_folders_if_two_have_the_
     expected = ["x/1", "y/1", "2.png", "2.jpg", "3"]
     assert label_map_names(list(map(Path, paths))) == expected
     assert label_map_names([tmp_path / path for path in paths]) == expected
+    assert label_map_names([Path("in/x/A.jpg"), Path("in/y/a.jpg")]) == ["x/A", "y/a"]

@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -250,7 +250,7 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
     member = split_member(path)
     source = io.BytesIO(read_member(*member)) if member else path
     try:
-        image = Image.open(source, formats=FORMATS)
+        image = open_as(source, FORMATS)
         announce_bands(path, getattr(image, "tag_v2", {}).get(_SAMPLES, 1))
         return image
     except Image.UnidentifiedImageError:
@@ -276,6 +276,14 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
     if name == "HEIF":
         module.register_heif_opener()
     return Image.open(source, formats=[name])
+
+
+def open_as(source: str | os.PathLike[str] | io.BytesIO, formats: Sequence[str]) -> Image.Image:
+    """Open an image of some formats with Pillow, but do not let it map a TIFF that it turns: it mixes up the sides."""
+    image = Image.open(source, formats=formats)
+    if getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) >= 5:
+        image.filename = ""
+    return image
 
 
 def _open_raster(path: str | os.PathLike[str]) -> Image.Image:

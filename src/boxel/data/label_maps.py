@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
-from boxel.data.images import MAX_PIXELS
+from boxel.data.images import MAX_PIXELS, open_as
 from boxel.data.matlab import mat_shape, read_mat
 from boxel.masks.rle import decode, decode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
@@ -263,7 +263,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
     with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
             return read_mat(file, "LabelMap").astype(np.uint16)
-        with Image.open(file, formats=["PNG", "TIFF"]) as image:
+        with open_as(file, ["PNG", "TIFF"]) as image:
             values = pixel_values(checked(image))
     if values.dtype.itemsize > 2:  # 32 bits; without this 65537 would become 1
         values = np.where((values >= 0) & (values <= MAX_VALUE), values, MAX_VALUE)
@@ -307,7 +307,7 @@ def label_map_size(file: Path) -> tuple[int, int]:
         if file.suffix.lower() == ".mat":
             height, width = mat_shape(file, "LabelMap")
             return width, height
-        with Image.open(file, formats=["PNG", "TIFF"]) as image:
+        with open_as(file, ["PNG", "TIFF"]) as image:
             return checked(image).size
 
 

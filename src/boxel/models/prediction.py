@@ -21,7 +21,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.geojson import SUFFIX, write_features
 from boxel.data.formats.layout import make_distinct
 from boxel.data.georeference import mask_features, read_georeference, require_georeference
-from boxel.data.image_names import ImageNames
+from boxel.data.image_names import ImageNames, fold_name
 from boxel.data.images import ImageError
 from boxel.data.sources import ImageLike, find_images, to_image
 from boxel.data.video import frame_fields
@@ -251,14 +251,16 @@ def label_map_names(paths: Sequence[Path]) -> list[str]:
     Folders are kept if two images have the same stem; those in one folder keep their suffix too.
     """
     stems = [frame_stem(path.name) or path.stem for path in paths]
-    if len(set(stems)) == len(stems):
+    if len(set(map(fold_name, stems))) == len(stems):
         return stems
     folders = [Path(os.path.abspath(path)).parent for path in paths]
     top = os.path.commonpath(folders)
     places = [(f.relative_to(top) / stem).as_posix() for f, stem in zip(folders, stems, strict=True)]
-    counts = Counter(places)
+    counts = Counter(map(fold_name, places))
     whole = [f"{place}{path.suffix}" for place, path in zip(places, paths, strict=True)]
-    return make_distinct(p if counts[p] == 1 else w for p, w in zip(places, whole, strict=True))
+    return make_distinct(
+        (p if counts[fold_name(p)] == 1 else w for p, w in zip(places, whole, strict=True)), fold_name
+    )
 
 
 def _settle_out(out: str | Path | None, is_semantic: bool) -> Path:

@@ -307,3 +307,9 @@ def test_what_yolo_has_no_place_for_is_counted(masked, tmp_path):
     )
     again = boxel.data.read(tmp_path / "out")
     assert again.extras[0] == masked.extras[0] and again.dataset_extras == data.dataset_extras
+
+
+def test_names_that_differ_in_case_alone_do_not_replace_each_other(tmp_path):
+    data = boxel.data.example_scenes(2)
+    boxel.data.write(replace(data, paths=["A.png", "a.png"]), tmp_path / "out", "yolo")
+    assert sorted(file.name for file in (tmp_path / "out/labels").iterdir()) == ["A.txt", "a_2.txt"]

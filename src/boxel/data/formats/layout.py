@@ -22,7 +22,7 @@ from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.extras import decode_extras
 from boxel.data.formats.identity import IDS_FILE, write_ids
 from boxel.data.formats.outlines import find_outline
-from boxel.data.image_names import split_path
+from boxel.data.image_names import fold_name, split_path
 from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size, leads_out, read_image
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.utils.errors import BoxelError
@@ -38,32 +38,36 @@ MAX_MASKS = 254
 def file_stems(paths: Sequence[str]) -> list[str]:
     """Return a distinct file name without suffix per image: its own stem, with its folders if two would be the same.
 
-    No name leads out of the folder it is put in, whatever the paths hold.
+    Names that differ in case alone are the same, as on some systems one file would stand for both. No name leads out of
+    the folder it is put in, whatever the paths hold.
 
     Examples:
-        >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg", "a_1.jpg"])
-        ['a_1_2', 'b_1', '2', 'a_1']
+        >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg", "a_1.jpg", "3.jpg", "x/3.JPG", "X_3.jpg"])
+        ['a_1_2', 'b_1', '2', 'a_1', '3', 'x_3_2', 'X_3']
     """
     parts = [split_path(path) for path in paths]
     parts = [[*p[:-1], frame_stem(p[-1]) or PurePosixPath(p[-1]).stem] if p else [""] for p in parts]
     stems = [clean_name(names[-1]) for names in parts]
-    counts = Counter(stems)
-    order = sorted(range(len(stems)), key=lambda i: counts[stems[i]] > 1)  # a stem of one image stays with it
-    chosen = [stems[i] if counts[stems[i]] == 1 else clean_name("_".join(parts[i])) for i in order]
-    distinct = dict(zip(order, make_distinct(chosen), strict=True))
+    folded = list(map(fold_name, stems))
+    counts = Counter(folded)
+    order = sorted(
+        range(len(stems)), key=lambda i: counts[folded[i]] > 1
+    )  # a stem of one image stays with it
+    chosen = [stems[i] if counts[folded[i]] == 1 else clean_name("_".join(parts[i])) for i in order]
+    distinct = dict(zip(order, make_distinct(chosen, fold_name), strict=True))
     return [distinct[i] for i in range(len(stems))]
 
 
-def make_distinct(names: Iterable[str]) -> list[str]:
-    """Add a number to each name that an earlier one has already."""
-    taken: dict[str, None] = {}  # in order
+def make_distinct(names: Iterable[str], key: Callable[[str], str] = str) -> list[str]:
+    """Add a number to each name that an earlier one has already, as compared by ``key``."""
+    taken: dict[str, str] = {}  # in order
     for base in names:
         name, number = base, 1
-        while name in taken:
+        while key(name) in taken:
             number += 1
             name = f"{base}_{number}"
-        taken[name] = None
-    return list(taken)
+        taken[key(name)] = name
+    return list(taken.values())
 
 
 def name_classes(categories: Sequence[Category], clean: Callable[[str], str]) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ from boxel.data.formats.rotated import CORNERS, find_mask_corners, find_rotated
 from boxel.data.formats.yolo_files import CLASS_LISTS, OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
 from boxel.data.formats.yolo_rows import box_corners
+from boxel.data.image_names import fold_name
 from boxel.data.issues import count_noun
 from boxel.data.splits import SPLITS
 from boxel.masks.rle import polygon_area
@@ -167,7 +168,7 @@ def image_stems(data: Annotations) -> list[str]:
         ):  # its text would be taken for a list of classes
             parts[-1] += "_image"
         names.append("/".join(map(clean_name, [*start, *(parts or [""])])))
-    return make_distinct(names)
+    return make_distinct(names, fold_name)
 
 
 def _finish(export: Export, task: str, shape: tuple[int, int] | None = None) -> list[str]:

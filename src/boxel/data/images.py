@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -278,7 +278,7 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
     return Image.open(source, formats=[name])
 
 
-def open_as(source: str | os.PathLike[str] | io.BytesIO, formats: Sequence[str]) -> Image.Image:
+def open_as(source: str | os.PathLike[str] | io.BytesIO, formats: tuple[str, ...]) -> Image.Image:
     """Open an image of some formats with Pillow, but do not let it map a TIFF that it turns: it mixes up the sides."""
     image = Image.open(source, formats=formats)
     if getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) >= 5:

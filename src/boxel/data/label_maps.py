@@ -263,7 +263,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
     with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
             return read_mat(file, "LabelMap").astype(np.uint16)
-        with open_as(file, ["PNG", "TIFF"]) as image:
+        with open_as(file, ("PNG", "TIFF")) as image:
             values = pixel_values(checked(image))
     if values.dtype.itemsize > 2:  # 32 bits; without this 65537 would become 1
         values = np.where((values >= 0) & (values <= MAX_VALUE), values, MAX_VALUE)
@@ -307,7 +307,7 @@ def label_map_size(file: Path) -> tuple[int, int]:
         if file.suffix.lower() == ".mat":
             height, width = mat_shape(file, "LabelMap")
             return width, height
-        with open_as(file, ["PNG", "TIFF"]) as image:
+        with open_as(file, ("PNG", "TIFF")) as image:
             return checked(image).size
 
 

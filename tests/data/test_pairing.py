@@ -17,6 +17,12 @@ from boxel.data.samples import sample_images
         (["1.png", "1.bmp"], ["1.png", "1_2.bmp"], [0, 1]),  # as boxel writes them into one folder
         (["a_1.jpg", "b_1.jpg"], ["b/1.png", "a/1.png"], [1, 0]),
         (["train/1.jpg", "val/1.jpg"], ["val/1.jpg", "test/1.jpg"], [None, 0]),
+        (
+            ["val/1.jpg", "val/2.jpg"],
+            ["val_2.png", "train_1.png"],
+            [None, 0],
+        ),  # one split of what was written
+        (["val_2.png", "a.png"], ["x/val/2.jpg", "x/train/2.jpg"], [0, None]),
         (["", ""], ["", ""], [None, None]),
     ],
 )

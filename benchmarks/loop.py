@@ -5,17 +5,22 @@
 The reviewer is simulated: each chosen mask is replaced by the true one. After every round the network and its
 quality are adapted to all corrections so far, and what is not corrected is labeled again. The choice is that of
 `boxel next`, or random. Measured are the masks of the whole dataset, corrected ones with an IoU of 1, and the
-calibration on those that are not corrected. An adaptation takes all the steps that it wants, so that
-a busy machine changes nothing. Adapted networks in --out are not trained again.
+calibration on those that are not corrected. An adaptation takes all the steps that it wants, so that a busy machine
+changes nothing. Adapted networks in --out are not trained again, and what the table has for the same numbers of
+corrections is kept, so that it can grow in parts; --again follows it again.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from _record import Table, arguments, spread
+from _record import RESULTS, Table, arguments, spread
 from domains import KINDS, first_images, read_domain
 
 import boxel
@@ -32,9 +37,12 @@ NOTE = (
     "the masks that were not corrected."
 )
 
+Rows = dict[tuple[str, str], list[list[Any]]]
+"""For some images and a choice, the cells of each number of corrections."""
+
 
 def main() -> None:
-    """Record a row per dataset, choice and number of corrections."""
+    """Follow what is missing."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/loop"))
     parser.add_argument(
@@ -44,18 +52,43 @@ def main() -> None:
     parser.add_argument("--choices", nargs="+", choices=CHOICES, default=[*CHOICES])
     parser.add_argument("--instances", type=int, default=300, help="of each dataset at most")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--again", action="store_true", help="follow again what the table has")
     args = parser.parse_args()
-    columns = ["choice", "corrected", "mask IoU", "of the others", "calibration error", "rank correlation"]
-    table = Table("review", "loop", columns, "images", "Corrections in rounds", NOTE)
+    rows: Rows = {} if args.again else read_rows(args.counts)
     for name in args.domains:
         truth = first_images(read_domain(args.data, name, "train"), args.instances)
         for choice in args.choices:
             seeds = args.seeds if choice == "random" else args.seeds[:1]
-            runs = [follow(truth, args.counts, args.out / f"{name}_{choice}_{k}", choice, k) for k in seeds]
-            for place, count in enumerate(args.counts):
-                cells = np.array([run[place] for run in runs]).T
-                table.add(KINDS[name], CHOICES[choice], count, *(spread(cell) for cell in cells))
-    table.write(args.seeds)
+            key = KINDS[name], CHOICES[choice]
+            if key not in rows:
+                runs = [
+                    follow(truth, args.counts, args.out / f"{name}_{choice}_{k}", choice, k) for k in seeds
+                ]
+                rows[key] = [
+                    [spread(cell) for cell in zip(*places, strict=True)] for places in zip(*runs, strict=True)
+                ]
+                record(rows, args)
+
+
+def read_rows(counts: Sequence[int]) -> Rows:
+    """Read what the table has for these numbers of corrections."""
+    file = RESULTS / "review.json"
+    tables = json.loads(file.read_text())["tables"] if file.exists() else {}
+    rows: Rows = {}
+    found = [row for row in tables.get("loop", {}).get("rows", []) if row[2] in counts]
+    for images, choice, _, *cells in found:
+        rows.setdefault((images, choice), []).append(cells)
+    return {key: places for key, places in rows.items() if len(places) == len(counts)}
+
+
+def record(rows: Rows, args: argparse.Namespace) -> None:
+    """Record a row per dataset, choice and number of corrections."""
+    columns = ["choice", "corrected", "mask IoU", "of the others", "calibration error", "rank correlation"]
+    table = Table("review", "loop", columns, "images", "Corrections in rounds", NOTE)
+    for (images, choice), places in sorted(rows.items()):
+        for count, cells in zip(args.counts, places, strict=True):
+            table.add(images, choice, count, *cells)
+    table.write(args.seeds, shlex.join(["python", "benchmarks/loop.py", "--seeds", *map(str, args.seeds)]))
 
 
 def follow(truth: Annotations, counts: Sequence[int], out: Path, choice: str, seed: int) -> list[list[float]]:

@@ -104,6 +104,14 @@ def test_what_is_missing_or_broken_is_named(saved, name):
 
 
 @pytest.mark.slow
+def test_weights_that_are_cut_are_damaged(saved):
+    path = saved[1] / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BoxelError, match=r"model\.safetensors: is damaged \(.*\); restore it from a copy"):
+        io.load(saved[1])
+
+
+@pytest.mark.slow
 def test_weights_of_another_model_do_not_fit(saved):
     (saved[1] / "categories.json").write_text(json.dumps([{"id": 1, "name": "cat"}]))
     with pytest.raises(

@@ -161,8 +161,11 @@ def load_folder(source: str | Path) -> Model:
 
     try:
         weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _damaged(folder / "model.safetensors", error) from error
+    try:
         model.load_state_dict(weights)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except RuntimeError as error:
         raise BoxelError(
             f"{folder}/model.safetensors does not fit its config.yaml ({one_line(error, 300)})."
         ) from error

@@ -87,12 +87,13 @@ COMMANDS = {
     "label": Command(
         "label boxes.json --teacher ellipse --to yolo,voc --report out/page.html --out out/masks.json"
     ),
-    "label, two workers": Command(
-        "label boxes.json --teacher ellipse --workers 2 --out out/masks.json", forks=False
-    ),
-    "label --engine ray": Command(
-        "label boxes.json --teacher ellipse --engine ray --shard 5 --out out/shards", forks=False
-    ),
+    **{
+        f"label --engine {engine}": Command(
+            f"label boxes.json --teacher ellipse --engine {engine} --workers 2 --shard 5 --out out/shards",
+            forks=False,
+        )
+        for engine in ("processes", "ray")
+    },
     "convert coco": Command("convert labeled.json out/data.json --polygons", is_whole=True),
     "convert parquet": Command("convert labeled.json out/data.parquet", is_whole=True),
     **{
@@ -101,6 +102,9 @@ COMMANDS = {
     },
     "check --repair": Command("check dirty.json --repair out/repaired.json --report out/page.html"),
     "segments": Command("segments few.json --source gop --count 50 --workers 1 --out out/segments"),
+    "segments, two workers": Command(
+        "segments boxes.json --source gop --count 50 --workers 2 --out out/segments", forks=False
+    ),
     "predict": Command("predict model few --out out/results.json --draw out/drawn", forks=False),
     "train boxinst": train("boxinst", "boxes.json"),
     "train mask-rcnn": train("mask-rcnn", "labeled.json"),

@@ -99,8 +99,19 @@ def change_image(case: Case, change: Callable[[Path], None]) -> Ended:
 
 
 def kill_worker(case: Case) -> Ended:
-    """Kill one of its processes once it has begun."""
-    ended = run(case.command.line, case.folder, moment=once(case.first, kill_a_grandchild))
+    """Kill one of its processes once there is one."""
+    killed: list[int] = []
+
+    def look(seconds: float) -> bool:
+        if not killed and seconds >= case.first:
+            killed.extend(find_workers()[-1:])
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
+        return False
+
+    ended = run(case.command.line, case.folder, moment=look)
+    if not killed:
+        sys.exit(f"{case.command.line}: it has no worker")
     return finish(case, ended)
 
 
@@ -155,7 +166,7 @@ CONDITIONS: dict[str, tuple[Callable[[Case], Ended], tuple[str, ...]]] = {
     "Ctrl-C": (partial(end, by=signal.SIGINT), ("label", "segments", "predict", "train fcrn")),
     "an image is deleted meanwhile": (lose_image, ("label", "segments")),
     "an image is cut meanwhile": (cut_image, ("label", "segments")),
-    "a worker is killed": (kill_worker, ("label, two workers", "label --engine ray")),
+    "a worker is killed": (kill_worker, ("label --engine processes", "segments, two workers")),
     "given twice at once": (run_twice, ("label", "train fcrn", "adapt")),
     "its progress is cut": (cut_progress, ("label", "train fcrn")),
     "weights are cut": (cut_weights, ("predict",)),
@@ -188,21 +199,26 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def kill_a_grandchild() -> None:
-    """Kill a process that a child of this process has started, once there is one."""
-    own = str(os.getpid())
-    while True:
-        parents = {file.parent.name: parent_of(file) for file in Path("/proc").glob("[0-9]*/stat")}
-        found = [pid for pid, parent in parents.items() if parents.get(parent) == own]
-        if found:
-            os.kill(int(found[-1]), signal.SIGKILL)
-            return
+def find_workers() -> list[int]:
+    """Return the numbers of the processes that a child of this process has started to work."""
+    parents = {file.parent.name: parent_of(file) for file in Path("/proc").glob("[0-9]*/stat")}
+    children = {process for process, parent in parents.items() if parent == str(os.getpid())}
+    found = [int(process) for process, parent in parents.items() if parent in children]
+    return sorted(process for process in found if "tracker" not in words_of(process))
 
 
 def parent_of(file: Path) -> str:
     """Return the number of the parent of a process; an empty text if it has ended."""
     try:
         return file.read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return ""
+
+
+def words_of(process: int) -> str:
+    """Return the command line of a process; an empty text if it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
     except OSError:
         return ""
 

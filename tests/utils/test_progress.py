@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from boxel.utils import progress as module
-from boxel.utils.progress import progress
+from boxel.utils.progress import describe_time_left, progress
 
 
 @pytest.fixture
@@ -27,6 +27,31 @@ def test_lines_are_logged_occasionally_with_rate_and_time_left(clock, caplog):
         "200 of 1,200 boxes, 10.0 per second, 1.7 min left",
         "400 of 1,200 boxes, 10.0 per second, 1.3 min left",
         "600 of 1,200 boxes, 10.0 per second, 1.0 min left",
+    ]
+
+
+def test_slow_units_have_seconds_each(clock, caplog):
+    caplog.set_level(logging.INFO, logger="boxel")
+    with progress(4, "images") as advance:
+        for _ in range(3):
+            clock[0] += 30
+            advance(1)
+    assert caplog.messages == [
+        "1 of 4 images, 30.0 s each, 1.5 min left",
+        "2 of 4 images, 30.0 s each, 1.0 min left",
+        "3 of 4 images, 30.0 s each, 30 s left",
+    ]
+
+
+def test_the_time_left_has_the_unit_that_suits_it():
+    assert [describe_time_left(seconds) for seconds in (0, 0.4, 59.4, 59.6, 7_000, 7_199, 86_400)] == [
+        "0 s left",
+        "0 s left",
+        "59 s left",
+        "1.0 min left",
+        "116.7 min left",
+        "2.0 h left",
+        "24.0 h left",
     ]
 
 

@@ -71,7 +71,7 @@ class _Rate(ProgressColumn):
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} {self._unit}/s")
+        return Text(_describe_rate(task.speed or 0, f" {self._unit}/s"))
 
 
 def _log_lines(total: int, unit: str) -> Callable[[int], None]:
@@ -86,7 +86,27 @@ def _log_lines(total: int, unit: str) -> Callable[[int], None]:
             return
         last = now
         rate = done / (now - started)
-        minutes = (total - done) / rate / 60
-        logger.info(f"{done:,} of {total:,} {unit}, {rate:.1f} per second, {minutes:.1f} min left")
+        left = describe_time_left((total - done) / rate)
+        logger.info(f"{done:,} of {total:,} {unit}, {_describe_rate(rate, ' per second')}, {left}")
 
     return advance
+
+
+def _describe_rate(rate: float, per_second: str) -> str:
+    """Return units per second, or seconds per unit if they are slower than one per second."""
+    return f"{1 / rate:.1f} s each" if 0 < rate < 0.95 else f"{rate:.1f}{per_second}"
+
+
+def describe_time_left(seconds: float) -> str:
+    """Return how long a job will still take, in the unit that suits it.
+
+    Examples:
+        >>> describe_time_left(41.7)
+        '42 s left'
+        >>> describe_time_left(330), describe_time_left(10_800)
+        ('5.5 min left', '3.0 h left')
+    """
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s left"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min left" if minutes < 119.95 else f"{minutes / 60:.1f} h left"

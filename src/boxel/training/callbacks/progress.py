@@ -13,6 +13,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 
+from boxel.utils.progress import describe_time_left
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,9 +47,9 @@ class ProgressLines(ProgressBar):
             return
         self._last = now
         rate = (step - self._first) / max(now - self._start, 1e-9)
-        minutes = (steps - step) / max(rate, 1e-9) / 60
+        left = describe_time_left((steps - step) / max(rate, 1e-9))
         loss = float(trainer.callback_metrics.get("loss/total", float("nan")))
-        logger.info("step %d/%d  loss %.3f  %.2f steps/s  %.1f min left", step, steps, loss, rate, minutes)
+        logger.info("step %d/%d  loss %.3f  %.2f steps/s  %s", step, steps, loss, rate, left)
 
 
 class ValidationLines(Callback):

@@ -70,7 +70,7 @@ def run_with(monkeypatch, run):
         ),
         ("train boxinst truth.json --model.patch-size 4", 2, "--model.patch-size is 4; give 3 or 5."),
         ("convert truth.json yolo --to yol", 2, "'yol' is not a known format"),
-        ("inspect", 2, "needs WHAT: affinity, to choose BoxInst's `model.tau` for the images."),
+        ("inspect", 2, "needs WHAT: `affinity`, to choose BoxInst's `model.tau` for the images."),
         ("train boxinst truth.json --salient x", 2, "has no flag '--salient'"),
         (
             "predict run --images x",
@@ -385,3 +385,26 @@ def test_recipes_are_listed_with_their_methods(capsys):
     assert main(["recipes"]) == 0
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert ["coco-small", "boxinst"] in rows and ["mask-rcnn-small", "mask-rcnn"] in rows
+    assert main(["recipes", "mask-rcnn"]) == 0
+    own = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert own == [row for row in rows if row[1] == "mask-rcnn"]
+    assert main(["recipes", "mask-rcn"]) == 2
+    assert "Did you mean 'mask-rcnn'?" in capsys.readouterr().err
+
+
+def test_a_file_where_the_method_belongs_is_explained(tmp_path, capsys):
+    (tmp_path / "boxes.json").write_text("{}")
+    assert main(["train", str(tmp_path / "boxes.json")]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith(
+        f"; name one before the annotations: boxel train boxinst {tmp_path / 'boxes.json'}.\n"
+    )
+
+
+def test_help_names_flags_and_not_settings(capsys):
+    for words in (["compare"], ["train", "boxinst"], ["evaluate"], ["segments"], ["inspect"]):
+        assert main([*words, "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "`class_agnostic_nms`" not in text and "`steps`" not in text
+        assert not re.search(r"--(report|results|files|sheet) NAME", text)
+    assert "WHAT `affinity`, to choose BoxInst's `model.tau` for the images" in text

@@ -119,7 +119,8 @@ def test_the_best_weights_are_kept_and_the_last_of_equal_ones(scenes, tiny, run_
         == thresholds[1]
     )
     assert (
-        "best F1 on the validation images: all classes 0.06; `score_threshold` best uses them" in caplog.text
+        "best F1 on the validation images: all classes 0.06; `boxel predict --score-threshold best` uses them"
+        in caplog.text
     )
     assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/mask_AP": 0.3}
     kept = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]

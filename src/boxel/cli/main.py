@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxel import __version__
@@ -147,6 +148,11 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
 def split_command(words: list[str]) -> tuple[str, list[str]]:
     """Split a command line into the name of the command, which may have two words, and the rest."""
     if words[0] == "train":
+        if words[1] not in METHODS and Path(words[1]).exists():
+            raise UsageError(
+                f"boxel train needs a method ({', '.join(METHODS)}); name one before the annotations: "
+                f"boxel train boxinst {words[1]}."
+            )
         return f"train {get_method(words[1]).name}", words[2:]
     if words[0] not in COMMANDS:
         raise UsageError(f"there is no command {words[0]!r}.{nearest(words[0], [*COMMANDS, 'train'])}")

@@ -16,6 +16,9 @@ from boxel.cli.values import choices, default_metavar, default_text, describe_va
 from boxel.utils.errors import BoxelError, UsageError, nearest
 from boxel.utils.urls import is_url
 
+_PATHS = {"report": "HTML", "results": "FILE", "sheet": "FILE", "files": "FOLDER"}
+"""What the help calls the values of settings that are paths."""
+
 
 class Parser(ArgumentParser):
     """Parse the words after the name of a command, e.g. `train boxinst`; `show_all` shows every setting in the help."""
@@ -46,7 +49,7 @@ class Parser(ArgumentParser):
     def _add(self, option: Option, group: Any) -> None:
         """Add an option to argparse, which knows the default only if the library does not."""
         hidden = option.hidden and not self._show_all
-        how: dict[str, Any] = {"help": SUPPRESS if hidden else _help_text(option)}
+        how: dict[str, Any] = {"help": SUPPRESS if hidden else self.with_flags(_help_text(option))}
         if option.is_switch:
             how |= {"action": BooleanOptionalAction}
         else:
@@ -133,7 +136,8 @@ def settings_options(settings: Any, prefix: str = "") -> list[Option]:
             options += settings_options(default, f"{path}.")
         else:
             text, hint = texts.get(field.name, ""), hints[field.name]
-            options.append(Option(path, text, hint, default=default, is_setting=True, group=group))
+            metavar = _PATHS.get(path, "")
+            options.append(Option(path, text, hint, metavar, default=default, is_setting=True, group=group))
     return options
 
 

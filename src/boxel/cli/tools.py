@@ -55,7 +55,7 @@ def _inspect_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.evaluation.config import AffinityConfig
 
-    what = "affinity, to choose BoxInst's `model.tau` for the images"
+    what = "`affinity`, to choose BoxInst's `model.tau` for the images"
     return [
         Option("what", what, Literal["affinity"], positional=True),
         *DATA,

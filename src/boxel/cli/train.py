@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from boxel.cli.options import DATA, Command, Option
-from boxel.methods import METHODS, Method, resolve
+from boxel.methods import METHODS, Method, get_method, resolve
 
 DAILY = {"categories", "class_agnostic", "label", "epochs", "steps", "batch_size", "device", "seed"}
 """Settings that the short help shows."""
@@ -68,7 +69,8 @@ def _train(method: Method, given: dict[str, Any]) -> int:
     from lightning.pytorch.utilities import rank_zero_only
 
     if not getattr(rank_zero_only, "rank", 0):  # one process speaks for all
-        print(f"model: {given['out']}")
+        page = Path(given["out"], "report.html")
+        print(f"model: {given['out']}", *[f"report: {page}"] * page.exists(), sep="\n")
     return 0
 
 
@@ -87,11 +89,22 @@ TRAIN = {
 def _recipes(given: dict[str, Any]) -> int:
     from boxel.training.recipe import list_recipes
 
-    recipes = list_recipes()
+    method = get_method(given["method"]).name if "method" in given else None
+    recipes = [recipe for recipe in list_recipes() if method in (None, recipe.method)]
     width, column = (max(map(len, names)) for names in ([recipe.name for recipe in recipes], METHODS))
     for recipe in recipes:
         print(f"{recipe.name:<{width}}  {recipe.method:<{column}}  {recipe.about}")
     return 0
 
 
-RECIPES = Command("List the recipes of `boxel train --config`, and what each reproduces.", "", list, _recipes)
+def _recipes_options() -> list[Option]:
+    text = f"only those of this method: {', '.join(METHODS)}"
+    return [Option("method", text, positional=True, value_optional=True)]
+
+
+RECIPES = Command(
+    "List the recipes of `boxel train --config`, and what each reproduces.",
+    "boxinst",
+    _recipes_options,
+    _recipes,
+)

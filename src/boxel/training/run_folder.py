@@ -169,7 +169,8 @@ def finish_run(run: Run, model: Any) -> None:
         write_thresholds(thresholds, out)
         model.settings = model.settings | {SCORE_THRESHOLDS: thresholds}
         message = (
-            "minimum scores with the best F1 on the validation images: %s; `score_threshold` best uses them"
+            "minimum scores with the best F1 on the validation images: %s; "
+            "`boxel predict --score-threshold best` uses them"
         )
         logger.info(message, describe_thresholds(thresholds))
     model_io.save(model, out, run.record, model.categories)

@@ -104,6 +104,13 @@ def test_a_results_file_is_recognized_and_finds_its_images(tmp_path, capsys, sce
     assert drawings(tmp_path / "drawn") == ["000000.jpg", "000001.jpg", "000002.jpg"]
 
 
+def test_results_of_other_images_are_reported_with_the_name_of_the_file(tmp_path, capsys, scenes):
+    rows = [*make_results(scenes, [1]), *make_results(scenes, [1], image_id=77, file_name="other.png")]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    assert draw(tmp_path, "./found.json", "--truth", "scenes/masks.json", "--out", "./drawn") == 0
+    assert f"warning: {tmp_path / 'found.json'}: 1 of 2 results " in capsys.readouterr().err
+
+
 def test_results_beside_the_truth_show_images_without_detections_too(tmp_path, scenes):
     (tmp_path / "results.json").write_text(json.dumps(make_results(scenes, [1])))
     words = ["./results.json", "--truth", "scenes/masks.json", "--out", "./drawn"]

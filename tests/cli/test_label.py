@@ -161,6 +161,31 @@ def test_a_dataset_without_boxes_is_a_warning(tmp_path, capsys):
     assert "0 of 0 boxes in 0 images got a mask\n" in captured.out
 
 
+def test_a_dataset_none_of_whose_boxes_can_be_used_is_an_error(tmp_path, capsys):
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "boxes": [1, 2, 3, 4]}]
+    images = [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}]
+    file = tmp_path / "boxes.json"
+    file.write_text(
+        json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]})
+    )
+    assert run("label", file, "--out", tmp_path / "m.json", "--teacher", "ellipse") == 1
+    assert "boxes.json: none of its boxes can be used; `boxel check` states why." in capsys.readouterr().err
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_what_is_wrong_with_the_boxes_is_stated_of_the_input_alone(tmp_path, capsys):
+    write_scenes(tmp_path / "scenes", 12, height=64, width=96)
+    file = tmp_path / "scenes" / "boxes.json"
+    content = json.loads(file.read_text())
+    for row in content["annotations"]:
+        x, y, width, height = row["bbox"]
+        row["bbox"] = [x, y, x + width, y + height]
+    file.write_text(json.dumps(content))
+    assert run("label", file, "--out", tmp_path / "m.json", "--teacher", "ellipse", "--to", "yolo") == 0
+    err = capsys.readouterr().err
+    assert err.count("are written as x0, y0, x1, y1") == 1 and "partial" not in err
+
+
 def test_a_folder_without_permission_is_named(tmp_path, capsys, monkeypatch):
     write_scenes(tmp_path / "scenes", 1, height=64, width=96)
     boxes, folder = tmp_path / "scenes" / "boxes.json", tmp_path / "locked"

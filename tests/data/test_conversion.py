@@ -11,7 +11,7 @@ from PIL import Image
 import boxel.data
 from boxel.data.formats import ConversionWarning, convert
 from boxel.masks.rle import encode
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, UsageError
 
 FORMATS = ["coco", "voc", "yolo", "labelme", "sbd"]
 
@@ -340,3 +340,13 @@ def test_fields_that_a_format_cannot_hold_are_named(source, tmp_path, format, lo
     source.write_text(json.dumps(content | {"licenses": [{"id": 1}]}))
     with pytest.warns(ConversionWarning, match=lost):
         convert(source, tmp_path / "out", format)
+
+
+@pytest.mark.parametrize("name", ["set.json", "./set.json"])
+def test_a_dataset_is_not_replaced_by_its_own_conversion(source, monkeypatch, name):
+    before = source.read_bytes()
+    source = source.rename(source.with_name("set.json"))
+    monkeypatch.chdir(source.parent)
+    with pytest.raises(UsageError, match="this is the dataset to convert; name another file or folder"):
+        convert(source, name)
+    assert source.read_bytes() == before

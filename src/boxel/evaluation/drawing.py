@@ -131,7 +131,7 @@ def _read_results(file: str | Path, known: Annotations | None, images: str | Pat
         rows = read_yolo_predictions(file, known)[0]
     else:
         rows = read_results(file)
-    found = to_annotations(rows, place) if rows else Builder().build(Path(), [], Path())
+    found = to_annotations(rows, place, str(file)) if rows else Builder().build(Path(), [], Path())
     data = replace(found, file=str(file))
     return _relative_to(data, Path(str(images)) if known is None else known.root)
 

@@ -252,13 +252,16 @@ def _describe_size(found: list[int], size: list[int]) -> str:
 # ---------------------------------------------------------------- to a dataset
 
 
-def to_annotations(results: Sequence[Result], images: str | Path | Annotations) -> Annotations:
+def to_annotations(
+    results: Sequence[Result], images: str | Path | Annotations, file: str = "results"
+) -> Annotations:
     """Turn detections into a dataset, e.g. to draw them; the inverse of :func:`~boxel.evaluation.to_results`.
 
     Args:
         results: Detections in the COCO results format; their scores become the quality.
         images: The dataset or the folder of images that they belong to, found as by :func:`match_results`; in a folder,
             an `image_id` is the name of a file without its suffix, as a number or as text.
+        file: Where the results come from, for messages.
 
     Returns:
         The images that have detections. Categories that ``images`` does not name are named by their ids.
@@ -274,7 +277,7 @@ def to_annotations(results: Sequence[Result], images: str | Path | Annotations) 
         True
     """
     known = images if isinstance(images, Annotations) else _list_images(images)
-    data, matched = match_results(known, results, class_agnostic=True)
+    data, matched = match_results(known, results, class_agnostic=True, file=file)
     categories = _name_categories(matched, data.categories)
     label = {category: k for k, category in enumerate(dict.fromkeys(categories.values()))}
     number = {image_id: image for image, image_id in enumerate(data.image_ids)}

@@ -23,6 +23,7 @@ from boxel.labeling.calibration import calibrate, check_masks, distrust_predicte
 from boxel.labeling.carrying import carry_masks
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
+from boxel.labeling.outputs import count_unreadable
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, trust_reference
 from boxel.labeling.review import find_checked, take_checked
 from boxel.labeling.runner import LabelResult, check_store, label_images
@@ -33,7 +34,7 @@ from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.masks.boxes import paired_box_iou
 from boxel.utils.device import available_cores
-from boxel.utils.errors import UsageError, check_path, nearest
+from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import is_file, make_parent
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,8 @@ def label_data(
     to = [to] if isinstance(to, str) else to
     boxes = _read_boxes(data, images, out, to)
     paths = _check_target(out, to, boxes, parsed.overwrite)
+    if not len(boxes.labels) and count_unreadable(boxes):
+        raise BoxelError(f"{boxes.file}: none of its boxes can be used; `boxel check` states why.")
     if not len(boxes.labels):
         logger.warning("%s: there are no boxes in it; check that it is the right file", boxes.file)
     # A teacher that cannot be made leaves no file behind.

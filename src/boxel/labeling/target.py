@@ -24,7 +24,7 @@ import msgspec
 
 from boxel.data import Annotations, read
 from boxel.data.digest import digest_data, digest_path
-from boxel.data.formats import write_as_given
+from boxel.data.formats import read_as_written, write_as_given
 from boxel.data.formats.identity import IDS_FILE
 from boxel.data.provenance import add_record, describe_run
 from boxel.labeling.edits import Edited, Edits, apply, collect, describe, join, load_edits, merge
@@ -164,7 +164,9 @@ class Target:
                 digest = digest_path(temporary)
                 output = next((output for output in before if output.digest == digest), None)
                 if output is None:
-                    output = record(read(temporary, format=name), data, edited.origins, digest, files)
+                    output = record(
+                        read_as_written(temporary, format=name), data, edited.origins, digest, files
+                    )
                 if temporary.is_dir() and before:
                     digest = _carry_files(path, temporary, before[-1].files) or digest
                 if path.exists() and self._seen.get(name) != digest_path(path):

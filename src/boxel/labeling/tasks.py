@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats import read, write_as_given
+from boxel.data.formats import read_as_written, write_as_given
 from boxel.data.formats.cvat_writer import ID_ATTRIBUTE
 from boxel.data.formats.extras import as_objects, decode_extras, get_dict
 from boxel.data.formats.identity import IDS_FILE
@@ -82,7 +82,7 @@ def write_tasks(
         options: Any = {} if format == "labelme" else {"polygons": True}
         with naming_path(temporary, path):
             write_as_given(ordered, temporary, format, **options)
-        found = remove_marks(read(temporary, format=format))
+        found = remove_marks(read_as_written(temporary, format=format))
         output = record(found, selected, Origins(selected.ids, {}), "", [IDS_FILE])
         rows = index_objects(selected)
         keys = task_keys(output)

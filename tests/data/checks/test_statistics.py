@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,7 +59,22 @@ def test_many_classes_are_cut(make) -> None:
     labels = [72, *range(1, n)]
     boxes = [(10, 10, 50 + k / 10, 40) for k in range(n)]
     text = "\n".join(collect_statistics(make(boxes, labels=labels, categories=categories)).lines())
-    assert "classes: 74 (class 73: 2, class 2: 1," in text and " and 60 more; 2 without instances)" in text
+    assert "classes: 74 (class 73: 2, class 2: 1," in text and " and 60 more; 2 without instances: " in text
+
+
+@pytest.mark.parametrize(
+    ("unused", "words"), [(1, ": class 2)"), (3, ": class 2, class 3, class 4)"), (4, ")")]
+)
+def test_a_few_classes_without_instances_are_named(make, unused, words) -> None:
+    categories = tuple(Category(k, f"class {k}") for k in range(1, 2 + unused))
+    text = "\n".join(collect_statistics(make([(10, 10, 50, 40)], labels=[0], categories=categories)).lines())
+    assert f"(class 1: 1; {unused} without instances{words}" in text
+
+
+def test_the_classes_of_label_maps_are_named(make) -> None:
+    data = make([], categories=(Category(1, "road"), Category(2, "sky")))
+    data = replace(data, label_maps=["a.png"] * len(data))
+    assert "classes: 2 (road, sky)" in collect_statistics(data).lines()
 
 
 @pytest.fixture

@@ -623,3 +623,11 @@ def test_folders_called_train_and_val_are_splits(tmp_path):
     images[0]["split"] = "test"
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
     assert boxel.read(path).splits == ["test", None]
+
+
+def test_a_list_of_results_is_not_taken_for_a_dataset(tmp_path):
+    (tmp_path / "results.json").write_text(' [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]')
+    with pytest.raises(
+        BoxelError, match="a list, as COCO results are, and not a COCO dataset; give the file"
+    ):
+        boxel.data.read(tmp_path / "results.json", format="coco")

@@ -255,7 +255,7 @@ def _describe(statistics: Statistics) -> list[str]:
     return [
         _describe_images(s),
         f"instances: {s.instances:,}" + (f" ({s.crowds:,} of them crowds)" if s.crowds else ""),
-        _describe_classes(s.classes),
+        _describe_classes(s),
         _describe_masks(s),
         _describe_boxes(s),
         f"label maps: {s.label_maps:,}" if s.label_maps else "",
@@ -283,12 +283,17 @@ def _describe_images(s: Statistics) -> str:
     return f"{text}, {sizes[0]} to {sizes[2]} pixels, median {sizes[1]}" if sizes else text
 
 
-def _describe_classes(classes: Mapping[str, int]) -> str:
+def _describe_classes(s: Statistics) -> str:
+    classes = s.classes
     if not classes:
         return "classes: none"
+    if s.label_maps and not s.instances:
+        return f"classes: {len(classes):,} ({name_some(list(classes), _MAX_CLASSES)})"
     used = [f"{name}: {count:,}" for name, count in classes.items() if count]
+    unused = [name for name, count in classes.items() if not count]
+    names = f": {', '.join(unused)}" if len(unused) <= _MAX_NAMED else ""  # one may be another misspelled
     parts = [name_some(used, _MAX_CLASSES)]
-    parts += [f"{len(classes) - len(used):,} without instances"] if len(used) < len(classes) else []
+    parts += [f"{len(unused):,} without instances{names}"] if unused else []
     return f"classes: {len(classes):,} ({'; '.join(filter(None, parts))})"
 
 

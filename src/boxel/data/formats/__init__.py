@@ -340,6 +340,10 @@ def convert(
     from boxel.data.provenance import add_record, describe_input, describe_run
 
     module = _module_to_write(Path(target), format)
+    if Path(source).resolve() == Path(target).resolve():
+        raise UsageError(
+            f"{target}: this is the dataset to convert; name another file or folder for the result."
+        )
     others: dict[str, Any] = dict(options)
     split = {name: others.pop(name) for name in ("val_share", "seed", "group_by") if name in others}
     rotated = others.pop("rotated", False)

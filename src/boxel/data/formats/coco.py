@@ -125,6 +125,11 @@ def _read_at_once(content: bytes, path: Path) -> tuple[dict[str, Raw], list[Cate
 
 def _read_parts(content: bytes, path: Path) -> tuple[dict[str, Raw], list[Category], Builder]:
     """Read a file whose rows may be unusual: an invalid one costs only itself."""
+    if content.lstrip().startswith(b"["):
+        raise BoxelError(
+            f"{path}: this is a list, as COCO results are, and not a COCO dataset; give the file that has `images`, "
+            "`annotations` and `categories`."
+        )
     (images, annotations, found), others = parse_json(content, path, _decode_lists, "a COCO dataset")
     rows = Builder()
     index_of = _read_images(images, rows, path)

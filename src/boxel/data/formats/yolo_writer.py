@@ -184,7 +184,7 @@ def _finish(export: Export, task: str, shape: tuple[int, int] | None = None) -> 
         config["train"] = "images"
     if len(data) and "val" not in splits:
         what = "data.yaml has no `val`, which trainers ask for, as the dataset has no such split"
-        logger.info("%s; `boxel convert` makes one with `val_share`", what)
+        logger.info("%s; `boxel convert --val-share 0.2` makes one", what)
     missing = sum(split is None for split in data.splits)
     if splits and missing:
         where = f"{export.folder / 'images' / NO_SPLIT}, which nothing trains on"

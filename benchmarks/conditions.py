@@ -201,13 +201,13 @@ def cut(file: Path) -> None:
 
 def find_workers() -> list[int]:
     """Return the numbers of the processes that a child of this process has started to work."""
-    parents = {file.parent.name: parent_of(file) for file in Path("/proc").glob("[0-9]*/stat")}
+    parents = {file.parent.name: find_parent(file) for file in Path("/proc").glob("[0-9]*/stat")}
     children = {process for process, parent in parents.items() if parent == str(os.getpid())}
     found = [int(process) for process, parent in parents.items() if parent in children]
-    return sorted(process for process in found if "tracker" not in words_of(process))
+    return sorted(process for process in found if "tracker" not in read_command(process))
 
 
-def parent_of(file: Path) -> str:
+def find_parent(file: Path) -> str:
     """Return the number of the parent of a process; an empty text if it has ended."""
     try:
         return file.read_text().rpartition(")")[2].split()[1]
@@ -215,7 +215,7 @@ def parent_of(file: Path) -> str:
         return ""
 
 
-def words_of(process: int) -> str:
+def read_command(process: int) -> str:
     """Return the command line of a process; an empty text if it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_text()

@@ -7,7 +7,7 @@ Each command of `COMMANDS` runs once undisturbed on generated scenes. Then SIGKI
 each time at a moment drawn uniformly over the time from its first file to its end; most in a fork of this process, in
 which importing is done already. Trainings are given `--resume` from the second time on. After each kill, all files
 under their final names must be those of the undisturbed run. At last the command runs to its end, and must leave the
-files of the undisturbed run, but for dates, and no others. A command that finishes before its kill begins anew.
+files of the undisturbed run, but for dates, and no others. A command that finishes before its kill begins from scratch.
 """
 
 from __future__ import annotations

@@ -53,6 +53,7 @@ def test_missing_columns_get_defaults():
     assert data.label_maps == [None] * 3
     assert len(data) == 3
     assert repr(data) == "Annotations(3 images, 4 instances, 3 with masks, 3 categories, from 'set.json')"
+    assert str(data) == "3 images, 4 instances, 3 with masks, 3 categories"
 
 
 def test_instances_in_an_image_keep_the_order_of_the_file():

@@ -187,10 +187,13 @@ class Annotations:
         return len(self.image_ids)
 
     def __repr__(self) -> str:
+        return f"Annotations({self}, from {self.file or 'memory'!r})"
+
+    def __str__(self) -> str:
         masks = int(self.has_mask.sum())
         return (
-            f"Annotations({count_noun(len(self), 'image')}, {count_noun(len(self.labels), 'instance')}, {masks:,} with "
-            f"masks, {count_noun(len(self.categories), 'category', 'categories')}, from {self.file or 'memory'!r})"
+            f"{count_noun(len(self), 'image')}, {count_noun(len(self.labels), 'instance')}, {masks:,} with masks, "
+            f"{count_noun(len(self.categories), 'category', 'categories')}"
         )
 
     def _repr_html_(self) -> str:

@@ -132,3 +132,13 @@ def test_corrected_masks_are_taken_back_and_not_drawn_again(masks):
     assert both.has_mask.sum() == 15
     with pytest.raises(BoxelError, match="no mask in it has the image and the id of one in"):
         take_checked(masks, replace(corrected, paths=[f"other{k}.png" for k in range(len(corrected))]))
+
+
+def test_corrected_masks_go_to_the_image_in_their_folder(masks):
+    two = masks.select_images([0, 1])
+    same = replace(two, paths=["a/x.png", "b/x.png"], ids=[1, 2, 1, 2])
+    corrected = same.keep_masks([3])
+    assert take_checked(same, corrected)[1] == [3]
+    assert take_checked(same, corrected.select_images([1]))[1] == [3]
+    flat = replace(corrected, paths=["a_x.png", "b_x.png"])
+    assert take_checked(same, flat)[1] == [3]

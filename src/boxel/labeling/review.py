@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.checks.near_duplicates import SIDE, group_near_duplicates
 from boxel.data.images import describe_missing, read_image
+from boxel.data.pairing import pair_images
 from boxel.data.suspects import find_suspects
 from boxel.labeling.guarantee import MIN_SIDE
 from boxel.masks.boxes import pixel_region
@@ -164,14 +164,16 @@ def take_checked(
 
 def find_checked(data: Annotations, checked: Annotations) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the (P,) instances of a dataset that have a mask in another one, and their (P,) indices there."""
-
-    def keys(one: Annotations) -> list[tuple[str, str]]:
-        names = [PurePath(path).name for path in one.paths]
-        return [(names[image], str(id)) for image, id in zip(one.image_index.tolist(), one.ids, strict=True)]
-
-    place = {key: row for row, key in enumerate(keys(data))}
-    has_mask = checked.has_mask
-    pairs = [(place[key], row) for row, key in enumerate(keys(checked)) if key in place and has_mask[row]]
+    image_of = {other: image for image, other in enumerate(pair_images(data, checked)) if other is not None}
+    place = {
+        (image, str(id)): row
+        for row, (image, id) in enumerate(zip(data.image_index.tolist(), data.ids, strict=True))
+    }
+    found = {
+        row: place.get((image_of.get(int(checked.image_index[row]), -1), str(checked.ids[row])))
+        for row in np.flatnonzero(checked.has_mask).tolist()
+    }
+    pairs = [(own, row) for row, own in found.items() if own is not None]
     rows, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     return rows, others
 

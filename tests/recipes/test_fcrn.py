@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import pytest
+import timm
 
 import boxel
 from boxel.data.synthetic import write_scenes
@@ -107,3 +108,16 @@ def test_both_networks_train(tmp_path):
         config="fcrn/table6-r101-bs-weighted", **SHRUNK,
     )  # fmt: skip
     assert all(tensor.isfinite().all() for tensor in second.state_dict().values())
+
+
+@pytest.mark.slow
+def test_the_strides_of_a_resnet_lie_in_its_3x3_convolutions():
+    """Unlike in the paper, as `docs/deviations.yaml` states."""
+    block = timm.create_model(read_config("fcrn/voc-r101").model.backbone, pretrained=False).layer2[0]
+    assert (block.conv1.stride, block.conv2.stride) == ((1, 1), (2, 2))
+
+
+def test_pixels_are_bootstrapped_by_number_and_on_camvid_by_probability():
+    """Section 2.2 may be read either way."""
+    assert read_config("fcrn/voc-r101").model.threshold is None
+    assert read_config("fcrn-camvid-small").model.threshold == 0.6

@@ -838,3 +838,16 @@ def test_a_tool_that_drops_the_source_accepts_nothing(make_set, run, masks, logg
     assert any("1 object with another class kept (id 4); " in text for text in logged)
     first[4]["category_id"] = 3
     assert rows(masks) == first
+
+
+def test_changed_masks_that_keep_their_source_are_named_in_the_next_round(
+    make_set, run, masks, tmp_path, logged
+):
+    make_set(2)
+    run()
+    options = {"images": tmp_path / "set", "teacher": "ellipse"}
+    label_data(masks, out=tmp_path / "next.json", **options)
+    assert not any("but still with a `source`" in line for line in logged)
+    edit(masks, set_mask(1))
+    label_data(masks, out=tmp_path / "next.json", **options)
+    assert any("1 mask changed" in line and "so predicted again (id 1)" in line for line in logged)

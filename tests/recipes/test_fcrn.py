@@ -112,7 +112,7 @@ def test_both_networks_train(tmp_path):
 
 @pytest.mark.slow
 def test_the_strides_of_a_resnet_lie_in_its_3x3_convolutions():
-    """Unlike in the paper, as `docs/deviations.yaml` states."""
+    """Unlike those of the paper; `docs/deviations.yaml` states it."""
     block = timm.create_model(read_config("fcrn/voc-r101").model.backbone, pretrained=False).layer2[0]
     assert (block.conv1.stride, block.conv2.stride) == ((1, 1), (2, 2))
 

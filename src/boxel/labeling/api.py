@@ -23,7 +23,7 @@ from boxel.labeling.calibration import calibrate, check_masks, distrust_predicte
 from boxel.labeling.carrying import carry_masks
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
-from boxel.labeling.outputs import count_unreadable
+from boxel.labeling.outputs import count_unreadable, find_changed_predictions
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, trust_reference
 from boxel.labeling.review import find_checked, take_checked
 from boxel.labeling.runner import LabelResult, check_store, label_images
@@ -36,6 +36,7 @@ from boxel.masks.boxes import paired_box_iou
 from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import is_file, make_parent
+from boxel.utils.printable import count_noun, name_ids
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ def label_data(
         raise BoxelError(f"{boxes.file}: none of its boxes can be used; `boxel check` states why.")
     if not len(boxes.labels):
         logger.warning("%s: there are no boxes in it; check that it is the right file", boxes.file)
+    _warn_of_changed(boxes)
     # A teacher that cannot be made leaves no file behind.
     teachers, calibration = load_teachers(teacher, parsed, boxes.categories)
     if tighten and not calibration.is_fitted and calibrate_on is None and parsed.guarantee is None:
@@ -292,6 +294,16 @@ def _read_boxes(
     if boxes.issues:
         logger.warning("%s", summarize_issues(boxes.issues))
     return boxes
+
+
+def _warn_of_changed(boxes: Annotations) -> None:
+    """Name the masks that were changed since they were written, but count as predicted."""
+    if changed := find_changed_predictions(boxes):
+        message = (
+            "%s: %s changed since `boxel label` wrote the file, but still with a `source`, so predicted again (%s); "
+            "remove the `source` of those that you corrected, and label again"
+        )
+        logger.warning(message, boxes.file, count_noun(len(changed), "mask"), name_ids(changed, "id"))
 
 
 def _read_masks(masked: Annotations | str | Path, boxes: Annotations) -> Annotations:

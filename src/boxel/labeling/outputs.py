@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, ImageId
 from boxel.data.checks.masks import MALFORMED, SEGMENTATION, Code
+from boxel.data.digest import digest_path
 from boxel.data.formats.extras import decode_extras
 from boxel.data.provenance import has_record, without_records
 from boxel.data.tightening import original_box
@@ -96,8 +98,34 @@ def load_records(store: Store, name: str) -> list[Output]:
 
     Those that cannot be read, e.g. of another version of boxel, are left out.
     """
+    return _decode_records(store.outputs(name))
+
+
+def find_changed_predictions(data: Annotations) -> list[ImageId]:
+    """Return the ids of masks with a source that were changed since `boxel.label` wrote the file of a dataset.
+
+    The store beside it is only read; without one, or if another process holds it, nothing is found.
+    """
+    path = Path(data.file).resolve().with_suffix(".sqlite")
+    if not data.file.endswith(".json") or not path.is_file():
+        return []
+    found: dict[str, bytes] = {}
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1.0)) as db,
+    ):
+        found = dict(db.execute("SELECT digest, content FROM outputs WHERE name = 'coco'").fetchall())
+    records = _decode_records(found)
+    if not records or digest_path(Path(data.file)) in [output.digest for output in records]:
+        return []
+    changes = min((compare(output, data) for output in records), key=len)
+    made = data.has_mask & data.has_source
+    return [data.ids[row] for _, row in changes.shapes if made[row]]
+
+
+def _decode_records(found: Mapping[str, bytes]) -> list[Output]:
     records = []
-    for digest, content in store.outputs(name).items():
+    for digest, content in found.items():
         with contextlib.suppress(msgspec.MsgspecError):
             records.append(replace(msgspec.msgpack.decode(content, type=Output), digest=digest))
     return records

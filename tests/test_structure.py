@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "boxel"
 MAX_FUNCTION_LINES = 80
 MAX_PARAMETERS = 10
 MAX_CLI_FILE_LINES = 300
-MAX_SOURCE_LINES = 58_418
+MAX_SOURCE_LINES = 58_419
 
 # "file:function" -> why it may be longer or take more.
 EXCEPTIONS = {

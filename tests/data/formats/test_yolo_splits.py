@@ -165,7 +165,9 @@ def test_without_a_split_there_is_no_val(masked, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         written(masked, tmp_path / "out")
     assert config(tmp_path / "out") == {"train": "images", "task": "segment", "names": {0: "cat"}}
-    assert "data.yaml has no `val`" in caplog.text and "`boxel convert --val-share 0.2` makes one" in caplog.text
+    assert (
+        "data.yaml has no `val`" in caplog.text and "`boxel convert --val-share 0.2` makes one" in caplog.text
+    )
     assert boxel.data.read(tmp_path / "out").splits == [None] * 3
 
 
